@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The command line of `rig/rig`. Each verb's help says what it does; the Makefile's targets call these."""
+import argparse
+import os
+import signal
+import sys
+from typing import Callable, Optional, Sequence
+
+from . import paths
+from .ui import RigError, say
+
+Handler = Callable[[argparse.Namespace], Optional[int]]
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the verb that `argv` names; the exit status of the rig."""
+    # Some of the programs that the rig calls are where only root's PATH leads.
+    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+    options = _parser().parse_args(argv)
+    for signo in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signo, _interrupt)
+    try:
+        _check_place()
+        return options.handler(options) or 0
+    except RigError as error:
+        print(f"rig: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nrig: interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if not error.filename and not error.strerror:
+            raise
+        print(f"rig: error: {error.filename or 'I/O'}: {error.strerror}\n  {_advice(error)}", file=sys.stderr)
+        return 1
+
+
+def _interrupt(signo: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _advice(error: OSError) -> str:
+    import errno
+    if error.errno == errno.ENOSPC:
+        return (f"the disk is full: free some room, or put the cache ({paths.CACHE}) elsewhere with XDG_CACHE_HOME "
+                f"and the build directory ({paths.BUILD}) with RIG_BUILD")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "check the permissions of that path, or set RIG_BUILD and XDG_CACHE_HOME to directories you can write"
+    return "nothing was lost; run the command again when this is mended"
+
+
+def _check_place() -> None:
+    # Neither the kernel's nor QEMU's makefiles can cope with these characters in a path.
+    bad = set(str(paths.BUILD)) & set(" :\t\n")
+    if bad:
+        raise RigError(f"the kernel and QEMU cannot be built in a path with spaces or colons: {paths.BUILD}",
+                       "set RIG_BUILD to a directory without them, e.g. RIG_BUILD=/var/tmp/hmm-p2p-build")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rig", description="Build, boot and test the hmm-p2p series without hardware.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, handler: Handler, text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(handler=handler)
+        return sub
+
+    verb("tools", _tools, "install the build tools that are missing (or print the command that does)")
+    sub = verb("fetch", _fetch, "download and verify every pinned input")
+    sub.add_argument("--update-lock", action="store_true",
+                     help="take the guest packages that the archive has now, and record them in guest/packages.lock")
+    verb("tree", _tree, "make build/linux: the base kernel with linux/patches applied")
+    verb("patches", _patches, "write the commits of build/linux to linux/patches")
+
+    sub = verb("build", _build, "build what a guest needs: kernel, QEMU, image")
+    sub.add_argument("what", nargs="*", choices=[[], "kernel", "qemu", "guest"], metavar="kernel|qemu|guest",
+                     help="what to build (default: all three)")
+    _kernel_option(sub)
+
+    sub = verb("run", _run, "run a command in a guest; exits with its status")
+    _guest_options(sub)
+    sub.add_argument("--timeout", type=float, default=600, help="seconds that the command may take (default 600)")
+    sub.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command and its arguments")
+
+    sub = verb("shell", _shell, "an interactive shell in a guest (Ctrl-A x quits)")
+    _guest_options(sub)
+
+    sub = verb("test", _test, "run the tests whose names contain PATTERN")
+    sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN")
+    sub.add_argument("--list", action="store_true", help="print the names of the tests and stop")
+    sub.add_argument("--jobs", type=int, default=0, help="guests to run at once (default: half of the cores)")
+    sub.add_argument("--full", action="store_true", help="also the long tests")
+    sub.add_argument("--no-build", action="store_true", help="use what was built before")
+
+    sub = verb("topologies", _topologies, "list the topologies that run and shell know")
+    verb("demo", _demo, "boot the patched kernel, show what it found, run the tests of the series")
+    verb("check", _check, "the checks that need no guest: round trip, checkpatch, shellcheck, Python")
+    sub = verb("clean", _clean, "delete build/ (refused while build/linux holds work that is not in linux/patches)")
+    sub.add_argument("--cache", action="store_true", help="also the shared cache of downloads and compiled files")
+    return parser
+
+
+def _kernel_option(parser: argparse.ArgumentParser) -> None:
+    from . import kernel
+    parser.add_argument("--kernel", default="", choices=["", *kernel.VARIANTS], metavar="VARIANT",
+                        help=f"kernel variant: {', '.join(kernel.VARIANTS)} (default release)")
+
+
+def _guest_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("topology", help="a topology's name (see 'rig topologies')")
+    _kernel_option(parser)
+    parser.add_argument("--no-build", action="store_true", help="use what was built before")
+
+
+def _tools(options: argparse.Namespace) -> None:
+    from . import tools
+    tools.ensure()
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from . import fetch, packages
+    _tools(options)
+    if options.update_lock:
+        for line in packages.update_lock():
+            say(line)
+    fetch.all_inputs()
+
+
+def _tree(options: argparse.Namespace) -> None:
+    from . import lock, tree
+    _tools(options)
+    with lock.build_directory():
+        tree.make_tree()
+
+
+def _patches(options: argparse.Namespace) -> None:
+    from . import lock, tree
+    with lock.build_directory():
+        tree.make_patches()
+
+
+def build(what: Sequence[str] = (), variant: str = "release", checks: bool = False) -> None:
+    """Bring kernel, QEMU and guest image up to date, or those of them that `what` names. `checks`: the tools that only
+    checks need, too."""
+    from . import guest, kernel, lock, qemu, tools, tree
+    tools.ensure(optional=checks)
+    wanted = what or ("qemu", "kernel", "guest")
+    with lock.build_directory():
+        if checks:
+            tree.make_base()
+        if "qemu" in wanted:
+            qemu.build()
+        if "kernel" in wanted:
+            kernel.build(variant)
+        if "guest" in wanted:
+            guest.build()
+
+
+def _build(options: argparse.Namespace) -> None:
+    build(options.what, options.kernel or "release")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from . import session
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise RigError("there is no command to run", "rig run TOPOLOGY -- COMMAND [ARGUMENT...]")
+    variant = options.kernel or "release"
+    if not options.no_build:
+        build(variant=variant)
+    return session.run_command(options.topology, command, kernel=variant, timeout=options.timeout)
+
+
+def _shell(options: argparse.Namespace) -> int:
+    from . import session
+    variant = options.kernel or "release"
+    if not options.no_build:
+        build(variant=variant)
+    return session.shell(options.topology, kernel=variant)
+
+
+def _test(options: argparse.Namespace) -> int:
+    from . import suite
+    if options.list:
+        return suite.list_tests(options.pattern, full=options.full)
+    if not options.no_build:
+        build(variant="debug", checks=True)
+    return suite.run_tests(options.pattern, jobs=options.jobs, full=options.full)
+
+
+def _topologies(options: argparse.Namespace) -> None:
+    from . import topology
+    topology.print_table()
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from . import demo
+    build(variant=demo.KERNEL)
+    return demo.run()
+
+
+def _check(options: argparse.Namespace) -> int:
+    from . import lock, suite, tools, tree
+    tools.ensure(optional=True)
+    with lock.build_directory():
+        tree.make_base()
+    return suite.run_tests("checks")
+
+
+def _clean(options: argparse.Namespace) -> None:
+    import shutil
+    from . import lock, tree
+    with lock.build_directory():
+        tree.refuse_if_unsaved()
+        shutil.rmtree(paths.BUILD, ignore_errors=True)
+    if options.cache:
+        shutil.rmtree(paths.CACHE, ignore_errors=True)
+    say(f"  deleted {paths.BUILD}" + (f" and {paths.CACHE}" if options.cache else ""))

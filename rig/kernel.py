@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Kernels for the guest: configuration from fragments, incremental builds, modules as an image.
+
+A variant is a source (the series, or the base without it) and a list of configuration fragments. What a variant needs
+at run time lies in build/kernel/<variant>/products: bzImage, and layer.squashfs, a layer of the guest's file system with
+the modules (the kernel's and those of guest/modules) and the kernel's selftests.
+"""
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import compiler, paths, products, squashfs, tree
+from .git import git
+from .proc import run
+from .ui import RigError, say, step
+
+CONFIGS = paths.REPO / "linux" / "configs"
+MODULES = paths.REPO / "guest" / "modules"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kernel to build: `series` or `base` source, and the fragments in linux/configs that make its configuration."""
+    source: str
+    fragments: tuple[str, ...]
+
+
+SELFTESTS = (("mm", "hmm-tests", ("vm_util.c", "hugepage_settings.c")),)
+"""The kernel's selftests that the guest gets: target, program, and the target's files that are linked to it."""
+
+_COMMON = ("base", "rdma", "nouveau")
+VARIANTS = {
+    "release": Variant("series", _COMMON),
+    "debug": Variant("series", _COMMON + ("debug",)),
+    "base-release": Variant("base", _COMMON),
+    "base-debug": Variant("base", _COMMON + ("debug",)),
+}
+
+
+def image(variant: str) -> Path:
+    """The bzImage of `variant`."""
+    return _products(variant) / "bzImage"
+
+
+def layer(variant: str) -> Path:
+    """A squashfs with usr/lib/modules of `variant`, and the kernel's selftests in opt/hmm-p2p/selftests/<target>."""
+    return _products(variant) / "layer.squashfs"
+
+
+def release(variant: str) -> str:
+    """The kernel release string (uname -r) of `variant`."""
+    return (_products(variant) / "release").read_text().strip()
+
+
+def build(variant: str) -> None:
+    """Bring the products of `variant` up to date: from the cache when nothing differs, else by an incremental build."""
+    if variant not in VARIANTS:
+        raise RigError(f"there is no kernel variant '{variant}'", f"the variants are: {', '.join(VARIANTS)}")
+    if VARIANTS[variant].source == "series" and (tree.TREE / ".git").exists():
+        tree.follow_patches()
+    stamp = _products(variant) / "key"
+    key = _key(variant)
+    if key and products.stamp_matches(stamp, key) and all(p.exists() for p in _files(variant)):
+        say(f"  kernel {variant}: up to date")
+        return
+    if key and not _objects(variant).exists() and products.take("kernel", key, _products(variant)):
+        say(f"  kernel {variant}: taken from the cache")
+        return
+    source = _source(variant)
+    stamp.unlink(missing_ok=True)
+    _products(variant).mkdir(parents=True, exist_ok=True)
+    configure(variant, source)
+    _compile(variant, source)
+    _pack(variant, source)
+    key = _key(variant)
+    if key:
+        stamp.write_text(key)
+        products.keep("kernel", key, [*_files(variant), stamp])
+
+
+def configure(variant: str, source: Path) -> None:
+    """Make .config from the fragments on top of allnoconfig, and insist that every line of them took effect."""
+    objects = _objects(variant)
+    fragments = [CONFIGS / f"{name}.config" for name in VARIANTS[variant].fragments]
+    wanted = "".join(f.read_text(encoding="utf-8") for f in fragments)
+    seed = objects / "fragments.config"
+    if not (seed.exists() and seed.read_text(encoding="utf-8") == wanted and (objects / ".config").exists()):
+        objects.mkdir(parents=True, exist_ok=True)
+        seed.unlink(missing_ok=True)
+        allconfig = objects / "allconfig"
+        allconfig.write_text(wanted, encoding="utf-8")
+        with step(f"configure kernel {variant}"):
+            _make(variant, source, "allnoconfig", env={"KCONFIG_ALLCONFIG": str(allconfig)})
+        allconfig.rename(seed)
+    lost = dropped_options(wanted, (objects / ".config").read_text(encoding="utf-8"))
+    if lost:
+        seed.unlink()
+        raise RigError(f"kernel {variant}: kconfig did not take these lines of {', '.join(f.name for f in fragments)}:\n"
+                       + "\n".join("    " + line for line in lost),
+                       "a dependency is missing or the symbol is gone: see 'depends on' in the symbol's Kconfig")
+
+
+def dropped_options(fragment: str, config: str) -> list[str]:
+    """The settings of `fragment` that the final `config` does not have. Of a symbol set twice the last setting counts."""
+    wanted: dict[str, str] = {}
+    for line in fragment.splitlines():
+        if found := re.match(r"(CONFIG_\w+)=(.+)$", line) or re.match(r"# (CONFIG_\w+) is not (set)$", line):
+            wanted[found[1]] = "n" if found[2] == "set" else found[2]
+    actual = dict(re.findall(r"^(CONFIG_\w+)=(.+)$", config, re.M))
+    return [f"{symbol}={value} (it is {actual.get(symbol, 'n')})" for symbol, value in wanted.items()
+            if actual.get(symbol, "n") != value]
+
+
+def _compile(variant: str, source: Path) -> None:
+    objects = _objects(variant)
+    total = _estimate(objects)
+    with step(f"compile kernel {variant}") as current:
+        count = 0
+
+        def progress(line: str) -> None:
+            nonlocal count
+            if re.match(r"  (CC|AS|LD|AR|HOSTCC)\b", line):
+                count += 1
+                current.update(f"{count}/{total}" if total >= count else str(count))
+
+        _make(variant, source, "bzImage", "modules", on_line=progress)
+        if MODULES.is_dir():
+            for module in sorted(p for p in MODULES.iterdir() if (p / "Kbuild").exists()):
+                out = objects / "guest-modules" / module.name
+                out.mkdir(parents=True, exist_ok=True)
+                _make(variant, source, f"M={module}", f"MO={out}", "modules", on_line=progress)
+        current.note = f"{count} files"
+        if count > total:
+            (objects / "files-compiled").write_text(str(count))
+
+
+def _pack(variant: str, source: Path) -> None:
+    objects, out = _objects(variant), _products(variant)
+    with step(f"pack kernel {variant}"):
+        root = objects / "root"
+        shutil.rmtree(root, ignore_errors=True)
+        version = (objects / "include" / "config" / "kernel.release").read_text().strip()
+        _make(variant, source, f"INSTALL_MOD_PATH={root / 'usr'}", "INSTALL_MOD_STRIP=1", "DEPMOD=true",
+              "modules_install")
+        installed = root / "usr" / "lib" / "modules" / version
+        for module in sorted((objects / "guest-modules").glob("*/*.ko")):
+            (installed / "updates").mkdir(exist_ok=True)
+            shutil.copy2(module, installed / "updates")
+        (installed / "build").unlink(missing_ok=True)
+        run(["depmod", "-b", root / "usr", version], log=_log(variant))
+        _selftests(variant, source, root / "opt" / "hmm-p2p" / "selftests")
+        squashfs.make(root, out / "layer.squashfs")
+        shutil.copy2(objects / "arch" / "x86" / "boot" / "bzImage", out / "bzImage")
+        (out / "release").write_text(version + "\n")
+
+
+def _selftests(variant: str, source: Path, out: Path) -> None:
+    """Compile the kernel's own tests that the guest runs, static, so that they do not depend on the guest's libc."""
+    selftests = source / "tools" / "testing" / "selftests"
+    for target, program, libraries in SELFTESTS:
+        (out / target).mkdir(parents=True)
+        run([*compiler.command().split(), "-static", "-O2", "-Wall", "-D_GNU_SOURCE", "-U_FORTIFY_SOURCE",
+             "-isystem", source / "tools" / "include" / "uapi", "-I", source, "-I", selftests,
+             "-o", out / target / program, selftests / target / f"{program}.c",
+             *(selftests / target / library for library in libraries), "-lrt", "-lpthread", "-lm"],
+            log=_log(variant), env=compiler.environment(), what=f"compiling selftest {target}/{program}")
+
+
+def _make(variant: str, source: Path, *targets: str, on_line=None, env=None) -> None:
+    # A fixed build identity makes the same input give the same image, here and on any other machine.
+    run(["make", "-C", source, f"O={_objects(variant)}", "ARCH=x86_64", f"-j{compiler.jobs()}",
+         f"CC={compiler.command()}", "LOCALVERSION=", "KBUILD_BUILD_TIMESTAMP=2026-01-01", "KBUILD_BUILD_USER=rig",
+         "KBUILD_BUILD_HOST=rig", "KBUILD_BUILD_VERSION=1", *targets],
+        log=_log(variant), on_line=on_line, env={**compiler.environment(), **(env or {})},
+        what=f"building kernel {variant}")
+
+
+def _source(variant: str) -> Path:
+    """The source tree of `variant`; makes it when it is missing. The series as it is checked out, edits included."""
+    tree.make_base()
+    if VARIANTS[variant].source == "series":
+        tree.follow_patches()
+        return tree.TREE
+    base = paths.BUILD / "linux-base"
+    if not base.exists():
+        with step("check out the base kernel"):
+            git(tree.TREE, "worktree", "prune")
+            git(tree.TREE, "worktree", "add", "--quiet", "--detach", str(base), tree.BASE)
+    return base
+
+
+def _key(variant: str) -> str:
+    """A hash of all inputs of the products, or '' when the tree has edits that no hash stands for."""
+    kind = VARIANTS[variant].source
+    if kind == "base":
+        source = tree.base_commit()
+    elif (tree.TREE / ".git").exists():
+        source = tree.source_id()
+        if not source:
+            return ""
+        if source == tree.applied_id():
+            source = tree.series_digest()
+    else:
+        source = tree.series_digest()
+    fragments = [CONFIGS / f"{name}.config" for name in VARIANTS[variant].fragments]
+    return products.digest(source, *fragments, MODULES, Path(__file__), Path(squashfs.__file__), compiler.identity())
+
+
+def _estimate(objects: Path) -> int:
+    try:
+        return int((objects / "files-compiled").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _objects(variant: str) -> Path:
+    return paths.BUILD / "kernel" / variant / "objects"
+
+
+def _products(variant: str) -> Path:
+    return paths.BUILD / "kernel" / variant / "products"
+
+
+def _files(variant: str) -> list[Path]:
+    return [image(variant), layer(variant), _products(variant) / "release"]
+
+
+def _log(variant: str) -> Path:
+    return paths.LOGS / f"kernel-{variant}.log"

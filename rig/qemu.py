@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0
+"""QEMU with our devices: the pinned source, the wiring patches, and the overlay linked into it.
+
+The overlay (qemu/hw, qemu/include, qemu/docs, qemu/tests) lies in QEMU's own layout. Its files are symbolic links in
+the build tree, so that an edit in the checkout is what the next incremental build compiles. Only qemu/patches edits
+files of QEMU itself.
+"""
+import os
+import re
+import shutil
+from pathlib import Path
+
+from . import compiler, fetch, paths, products
+from .proc import run
+from .ui import RigError, step
+
+OVERLAY = paths.REPO / "qemu"
+PATCHES = OVERLAY / "patches"
+SOURCE = paths.BUILD / "qemu" / "source"
+OBJECTS = paths.BUILD / "qemu" / "objects"
+_OVERLAY_ROOTS = ("hw", "include", "docs", "tests")
+_LOG = paths.LOGS / "qemu.log"
+
+_CONFIGURE = ("--target-list=x86_64-softmmu", "--without-default-features", "--enable-system", "--enable-tcg",
+              "--enable-kvm", "--enable-attr", "--enable-virtfs", "--enable-pie", "--disable-docs",
+              "--disable-install-blobs", "--disable-download")
+
+
+def binary() -> Path:
+    """The qemu-system-x86_64 with our devices."""
+    return OBJECTS / "qemu-system-x86_64"
+
+
+def qtests() -> list[str]:
+    """The names of our qtest programs (tests/qtest/<name> under the build directory): those that a patch wires up."""
+    wired = "".join(re.findall(r"^\+.*$", "".join(p.read_text(encoding="utf-8") for p in _patches()), re.M))
+    return sorted(p.stem for p in (OVERLAY / "tests" / "qtest").glob("*-test.c") if f"'{p.stem}'" in wired)
+
+
+def qtest_program(name: str) -> Path:
+    """The built qtest program `name`; run it with QTEST_QEMU_BINARY set to `binary()`."""
+    return OBJECTS / "tests" / "qtest" / name
+
+
+def build() -> None:
+    """Bring the QEMU binary and our qtests up to date with the pinned source, the patches and the overlay."""
+    _prepare_source()
+    _link_overlay()
+    targets = ["qemu-system-x86_64", *(f"tests/qtest/{name}" for name in qtests())]
+    env = compiler.environment()
+    meson = fetch.meson()
+    if meson:
+        env["PYTHONPATH"] = str(meson)
+    firmware = fetch.firmware_dir()
+    key = products.digest("configure", *_CONFIGURE, compiler.command(), meson is None)
+    stamp = OBJECTS / "configured"
+    if not (products.stamp_matches(stamp, key) and (OBJECTS / "build.ninja").exists()):
+        shutil.rmtree(OBJECTS, ignore_errors=True)
+        OBJECTS.mkdir(parents=True)
+        with step("configure QEMU"):
+            run([SOURCE / "configure", *_CONFIGURE, f"--cc={compiler.command()}"],
+                cwd=OBJECTS, log=_LOG, env=env, what="configuring QEMU")
+        stamp.write_text(key)
+    with step("compile QEMU") as current:
+        counted = ""
+
+        def progress(line: str) -> None:
+            nonlocal counted
+            if found := re.match(r"\[(\d+/\d+)\]", line):
+                counted = found[1]
+                current.update(counted)
+
+        run(["ninja", f"-j{compiler.jobs()}", *targets], cwd=OBJECTS, log=_LOG, env=env, on_line=progress,
+            what="building QEMU")
+        current.note = counted.split("/")[-1] + " steps" if counted else "nothing to do"
+    # Where a QEMU that runs from its build directory looks for data. (An absolute --firmwarepath would be in a header
+    # that every file includes, and no two checkouts could share compiled objects.)
+    data = OBJECTS / "qemu-bundle" / "usr" / "local" / "share" / "qemu"
+    data.mkdir(parents=True, exist_ok=True)
+    for file in sorted(firmware.iterdir()):
+        shutil.copy2(file, data / file.name)
+
+
+def wiring_lines() -> int:
+    """How many lines the wiring patches add to and remove from QEMU's own files."""
+    return sum(len(re.findall(r"^[+-](?![+-]{2} )", p.read_text(encoding="utf-8"), re.M)) for p in _patches())
+
+
+def _patches() -> list[Path]:
+    return sorted(PATCHES.glob("[0-9]*.patch"))
+
+
+def _prepare_source() -> None:
+    pinned = products.digest(repr(sorted(fetch.QEMU.pin.items())))
+    if not products.stamp_matches(_state("pinned"), pinned):
+        fresh = SOURCE.with_name("source.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fetch.unpack_qemu(fresh)
+        for state in ("pinned", "wired", "overlay"):
+            _state(state).unlink(missing_ok=True)
+        shutil.rmtree(_state("originals"), ignore_errors=True)
+        shutil.rmtree(SOURCE, ignore_errors=True)
+        fresh.rename(SOURCE)
+        _state("pinned").write_text(pinned)
+    wiring = products.digest(*_patches())
+    if products.stamp_matches(_state("wired"), wiring):
+        return
+    _state("wired").unlink(missing_ok=True)
+    _restore_originals()
+    for patch in _patches():
+        for name in re.findall(r"^--- a/(\S+)", patch.read_text(encoding="utf-8"), re.M):
+            _save_original(name)
+        try:
+            run(["patch", "-p1", "--no-backup-if-mismatch", "--forward", "-i", patch], cwd=SOURCE, log=_LOG,
+                what=f"applying {patch.relative_to(paths.REPO)} to QEMU",
+                hint="bring the patch up to date with the pinned source")
+        except RigError:
+            _restore_originals()
+            raise
+    _state("wired").write_text(wiring)
+
+
+def _state(name: str) -> Path:
+    """A file or directory beside the source tree that says what was done to it."""
+    return SOURCE.with_name(f"source-{name}")
+
+
+def _save_original(name: str) -> None:
+    original, saved = SOURCE / name, _state("originals") / name
+    if not original.is_file():
+        raise RigError(f"a wiring patch edits {name}, which QEMU does not have",
+                       "new files belong into the overlay, not into qemu/patches")
+    if not saved.exists():
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(original, saved)
+
+
+def _restore_originals() -> None:
+    for saved in _state("originals").rglob("*"):
+        if saved.is_file():
+            shutil.copy2(saved, SOURCE / saved.relative_to(_state("originals")))
+
+
+def _link_overlay() -> None:
+    """Make the source tree hold a link for every overlay file and for nothing else of ours."""
+    wanted = {}
+    for root in _OVERLAY_ROOTS:
+        for file in sorted((OVERLAY / root).rglob("*")):
+            if file.is_file() and not file.name.startswith("."):
+                wanted[SOURCE / file.relative_to(OVERLAY)] = file
+    listing = _state("overlay")
+    known = listing.read_text().split("\0") if listing.exists() else []
+    for name in known:
+        if name and Path(name) not in wanted and os.path.islink(name):
+            os.unlink(name)
+    listing.write_text("\0".join(map(str, wanted)))
+    for link, file in wanted.items():
+        if link.is_symlink() and link.resolve() == file:
+            continue
+        if link.exists() and not link.is_symlink():
+            raise RigError(f"{file.relative_to(paths.REPO)} would replace a file of QEMU itself",
+                           "edit files of QEMU with a patch in qemu/patches")
+        link.unlink(missing_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file)

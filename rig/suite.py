@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Finds the tests, boots guests for them, runs them, as many at once as cores permit.
+
+Cases that ask for the same guest share it, one after the other, until one of them breaks it: whoever comes next then gets
+a new one. A case is judged by what it says, and by what the guest's kernel said in the meantime.
+"""
+import fnmatch
+import io
+import os
+import queue
+import shutil
+import sys
+import threading
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Callable, Optional, Sequence, TextIO
+
+from . import images, ktap, paths, topology, ui, unittests
+from .agent import AgentError
+from .qmp import QmpError
+from .report import Report, SkipList
+from .runs import new_run_directory
+from .testlib import Case, Failed, Skipped, Test
+from .ui import RigError
+from .vm import Artefacts, CommandFailed, KernelSplat, Options, Vm, VmFailure
+
+TESTS = paths.REPO / "tests"
+_UNITTEST_SECONDS = 600
+_SHOWN_LINES = 60
+
+
+def discover(root: Path = TESTS, glob: str = "*_test.py") -> list[Case]:
+    """The cases of all test files below `root`, in the order of their files and of their declaration.
+
+    A case's name is its file without "_test.py", then the function, then the topology if it has several:
+    "topology/mapping_type/computed@switch+iommu". The unittest classes of a file are one case with the file's name; the
+    variables TIMEOUT (seconds) and FULL of the file apply to it.
+    """
+    found = []
+    suffix = glob.lstrip("*").removesuffix(".py")
+    for path in sorted(root.rglob(glob)):
+        place = path.relative_to(root).with_suffix("").as_posix().removesuffix(suffix)
+        try:
+            module = unittests.load(path, "hmm_p2p_tests." + place.replace("/", "."))
+        except Exception as err:
+            raise RigError(f"{path} cannot be loaded: {err}", "".join(traceback.format_exc(limit=-3))) from err
+        cases = [replace(c, name=f"{place}/{c.name}") for c in getattr(module, "__cases__", [])]
+        if unittests.cases_in(module):
+            seconds = getattr(module, "TIMEOUT", _UNITTEST_SECONDS)
+            cases.append(Case(name=place, function=_unittest_case(path), topology="", kernel="", timeout=seconds,
+                              options=Options(), fresh=False, full=getattr(module, "FULL", False), needs=()))
+        if not cases:
+            raise RigError(f"{path} declares no test", "use the decorator rig.testlib.case, or unittest.TestCase")
+        found += cases
+    for one in found:
+        if one.topology:
+            topology.get(one.topology)  # a wrong name is better said now
+    return found
+
+
+def select(cases: Sequence[Case], pattern: str = "", full: bool = False) -> list[Case]:
+    """The cases whose name contains `pattern` (a glob when it has * or ?). Raises RigError when there are none.
+
+    The long ones only with `full`, or when the pattern is the whole name.
+    """
+    def matches(name: str) -> bool:
+        return fnmatch.fnmatchcase(name, pattern) if set("*?") & set(pattern) else pattern in name
+
+    chosen = [c for c in cases if matches(c.name) and (full or not c.full or c.name == pattern)]
+    if not chosen:
+        raise RigError(f"no test matches '{pattern}'", "rig/rig test --list shows the names of all")
+    return chosen
+
+
+def list_tests(pattern: str = "", full: bool = False) -> int:
+    """Print the names of the selected tests."""
+    for one in select(discover(), pattern, full):
+        print(one.name + (f"  ({one.topology}, {one.kernel})" if one.topology else ""))
+    return 0
+
+
+def run_tests(pattern: str = "", jobs: int = 0, full: bool = False) -> int:
+    """`rig test`: run the selected tests. Returns the exit status: 0 only when something passed and nothing failed."""
+    cases = discover()
+    chosen = select(cases, pattern, full)
+    directory = new_run_directory()
+    with open(directory / "results.ktap", "w", encoding="utf-8") as copy:
+        suite = Suite(chosen, directory, images.artefacts, jobs=jobs, stream=_Tee(sys.stdout, copy),
+                      skips=SkipList.load(TESTS / "skips.toml"), complete=len(chosen) == len(cases))
+        return suite.run()
+
+
+def _unittest_case(path: Path) -> Callable[[Test], None]:
+    """A case that runs the unittest classes of a file, in a process of their own."""
+    def run(test: Test) -> None:
+        test.host_ktap([sys.executable, "-B", "-m", "rig.unittests", path], cwd=paths.REPO)
+    return run
+
+
+class Suite:
+    """One test run. `artefacts(kernel)` says what guests are booted from; `skips` which skips are allowed."""
+
+    def __init__(self, cases: Sequence[Case], directory: Path, artefacts: Callable[[str], Artefacts], *,
+                 jobs: int = 0, stream: TextIO = sys.stdout, skips: Optional[SkipList] = None,
+                 complete: bool = False) -> None:
+        self.cases = list(cases)
+        self.directory = directory
+        self.artefacts = artefacts
+        self.jobs = jobs or max(1, len(os.sched_getaffinity(0)) // 2)
+        self.report = Report(stream, len(self.cases), skips or SkipList())
+        self.seconds: list[tuple[str, float]] = []
+        self._complete = complete
+        self._groups: queue.SimpleQueue[list[Case]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._active: set[Vm | Test] = set()
+        self._running: dict[str, None] = {}
+        self._lock = threading.Lock()
+        self._done = 0
+        self._guests = 0
+        self._broken: Optional[BaseException] = None
+        self._progress = ui.Step("tests")
+
+    def run(self) -> int:
+        """Run everything; returns the exit status. On Ctrl-C ends every guest, prints what there is, and raises."""
+        groups: dict[tuple, list[Case]] = {}
+        for one in self.cases:
+            key = one.boot_key if one.topology and not one.fresh else ("alone", one.name)
+            groups.setdefault(key, []).append(one)
+        for group in groups.values():
+            self._groups.put(group)
+        workers = [threading.Thread(target=self._work, name=f"worker-{n}") for n in range(min(self.jobs, len(groups)))]
+        interrupted = False
+        try:
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+        except KeyboardInterrupt:
+            interrupted = True
+            self.stop()
+            for worker in workers:
+                if worker.ident:
+                    worker.join()
+        self._clear_line()
+        if self._broken:
+            raise self._broken
+        if interrupted:
+            self.report.diagnostic(f"interrupted: {len(self.cases) - self._done} of {len(self.cases)} tests did not run")
+        status = self.report.finish([*ui.STEP_SECONDS, *self.seconds, ("tests in all", self._progress.seconds)],
+                                    self._complete and not interrupted)
+        if interrupted:
+            raise KeyboardInterrupt
+        return status
+
+    def stop(self) -> None:
+        """Make `run()` end soon, from another thread: running cases are aborted, the rest is not started."""
+        self._stopping.set()
+        with self._lock:
+            active = list(self._active)
+        for one in active:
+            one.abort()
+
+    def _work(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                try:
+                    group = self._groups.get_nowait()
+                except queue.Empty:
+                    return
+                self._run_group(group)
+        except BaseException as err:  # a bug in the runner itself must not look like the end of the tests
+            self._broken = self._broken or err
+            self.stop()
+
+    def _run_group(self, group: Sequence[Case]) -> None:
+        guest: Optional[Vm] = None
+        dead_on_arrival: Optional[RigError] = None
+        begin = time.monotonic()
+        boots = 0.0
+        try:
+            for one in group:
+                if self._stopping.is_set():
+                    return
+                failure = dead_on_arrival
+                if one.topology and guest is None and failure is None:
+                    try:
+                        guest = self._boot(one)
+                        boots += guest.boot_seconds
+                    except RigError as err:
+                        # What does not boot now will not boot for the next case either.
+                        failure = dead_on_arrival = err
+                self._run_case(one, guest, failure)
+                if guest and (guest.failure or guest.new_splats()):
+                    self._retire(guest)
+                    guest = None
+        finally:
+            if guest:
+                self._retire(guest)
+            with self._lock:
+                first = group[0]
+                if first.topology:
+                    what = f"{first.topology}, {first.kernel}: {len(group)} cases"
+                    self.seconds += [(f"boot {what}", boots), (f"run  {what}", time.monotonic() - begin - boots)]
+                else:
+                    self.seconds.append((first.name, time.monotonic() - begin))
+
+    def _boot(self, one: Case) -> Vm:
+        with self._lock:
+            self._guests += 1
+            number = self._guests
+        directory = self.directory / f"guest-{number:02d}-{one.topology}-{one.kernel}"
+        guest = Vm(topology.get(one.topology), self.artefacts(one.kernel), directory, one.options)
+        with self._lock:
+            self._active.add(guest)
+        self._show(f"boot {one.topology}", True)
+        try:
+            if self._stopping.is_set():
+                guest.abort()
+            guest.boot()
+        except BaseException:
+            self._retire(guest)
+            raise
+        finally:
+            self._show(f"boot {one.topology}", False)
+        return guest
+
+    def _retire(self, guest: Vm) -> None:
+        guest.close()
+        with self._lock:
+            self._active.discard(guest)
+
+    def _run_case(self, one: Case, guest: Optional[Vm], failure: Optional[RigError]) -> None:
+        directory = self.directory / one.name.replace("/", "-")
+        directory.mkdir(parents=True, exist_ok=True)
+        begin = time.monotonic()
+        test = Test(one, directory, guest, self.artefacts)
+        with self._lock:
+            self._active.add(test)
+        self._show(one.name, True)
+        try:
+            result = self._judge(one, test, guest, failure)
+        finally:
+            test.close()
+            with self._lock:
+                self._active.discard(test)
+                self._done += 1
+            self._show(one.name, False)
+        if self._stopping.is_set():
+            return
+        self._clear_line()
+        self.report.result(result, time.monotonic() - begin)
+        try:
+            directory.rmdir()  # kept only when something is in it
+        except OSError:
+            pass
+
+    def _judge(self, one: Case, test: Test, guest: Optional[Vm], failure: Optional[RigError]) -> ktap.Result:
+        """Run the case; every way it can end becomes a result."""
+        status, reason, lines = ktap.PASS, "", []
+        try:
+            if failure:
+                raise failure
+            if missing := [tool for tool in one.needs if not shutil.which(tool)]:
+                raise Skipped(f"needs {', '.join(missing)} on the host")
+            if guest:
+                guest.deadline = test.deadline
+                guest.mark(f"start of {one.name}")
+            one.function(test)
+            if guest:
+                guest.deadline = None
+                guest.mark(f"end of {one.name}")
+        except Skipped as skipped:
+            status, reason = ktap.SKIP, str(skipped)
+        except CommandFailed as failed:
+            status, reason = ktap.FAIL, str(failed)
+            lines = (failed.completed.stdout + failed.completed.stderr).splitlines()[-_SHOWN_LINES:]
+        except VmFailure as failed:
+            status, reason = ktap.FAIL, f"{failed.kind}: {failed.what}"
+            lines = [*failed.evidence[:_SHOWN_LINES], failed.hint]
+        except (Failed, AgentError, QmpError, RigError) as failed:
+            status, reason = ktap.FAIL, str(failed)
+        except Exception as err:
+            status, reason = ktap.FAIL, f"{type(err).__name__}: {err}"
+            lines = traceback.format_exc().splitlines()
+        finally:
+            if guest:
+                guest.deadline = None
+        if guest and status == ktap.FAIL and not guest.failure:
+            # The case gave up; what the kernel has to say may be the cause.
+            try:
+                guest.mark(f"failure of {one.name}")
+            except VmFailure as failed:
+                reason += f"; then {failed.kind}: {failed.what}"
+        if guest and (splats := guest.new_splats()) and not isinstance(guest.failure, (KernelSplat,)):
+            if not reason.startswith("panic"):
+                splat = KernelSplat("; ".join(map(str, splats)), guest.console.path, splats)
+                reason = f"{splat.kind}: {splat.what}" + (f" (and: {reason})" if status == ktap.FAIL else "")
+                lines = [*splat.evidence[:_SHOWN_LINES], splat.hint, *lines]
+            status = ktap.FAIL
+        results, lines = test.results, [*test.notes[-_SHOWN_LINES:], *lines]
+        broken = sum(r.status == ktap.FAIL for r in results)
+        if status == ktap.PASS and broken:
+            status, reason = ktap.FAIL, f"{broken} of {len(results)} subtests failed"
+        elif status == ktap.FAIL and results:
+            # subtests carry the count; the failure of the case itself is one more
+            results = [*results, ktap.Result("case", ktap.FAIL, reason, lines)]
+        elif status == ktap.PASS and results and all(r.status == ktap.SKIP for r in results):
+            status, reason = ktap.SKIP, "every subtest was skipped"
+        return ktap.Result(one.name, status, reason, lines, results)
+
+    def _show(self, what: str, begins: bool) -> None:
+        """The live line of a terminal: how many are done, and what runs."""
+        with self._lock:
+            if begins:
+                self._running[what] = None
+            else:
+                self._running.pop(what, None)
+            self._progress.update(f"{self._done}/{len(self.cases)} {', '.join(self._running)}")
+
+    def _clear_line(self) -> None:
+        if self._progress.live:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
+class _Tee(io.StringIO):
+    """Writes to several streams."""
+
+    def __init__(self, *streams: TextIO) -> None:
+        super().__init__()
+        self._streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self._streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()
