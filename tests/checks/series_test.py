@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The series as files: the round trip is exact, every patch is in the form that upstream asks for."""
+import re
+import subprocess
+import unittest
+
+from rig import paths, tree
+from rig.git import git
+
+IGNORED_TYPES = "UNKNOWN_COMMIT_ID,FILE_PATH_CHANGES"
+# Only the person who submits a patch upstream can give these.
+PERSONAL_TAGS = re.compile(r"^(Signed-off-by|Co-developed-by|Reviewed-by|Acked-by|Tested-by):", re.M)
+
+
+class RoundTrip(unittest.TestCase):
+    def test_am_and_format_patch_reproduce_every_byte(self) -> None:
+        self.assertEqual(tree.round_trip(), [], "run 'make tree' and 'make patches', and commit the result")
+
+    def test_base_commit_is_the_pinned_one(self) -> None:
+        self.assertEqual(git(tree.TREE, "rev-parse", tree.BASE), tree.base_commit())
+
+
+class Patches(unittest.TestCase):
+    def test_there_are_patches(self) -> None:
+        self.assertTrue(tree.patch_files())
+
+    def test_checkpatch(self) -> None:
+        for patch in tree.patch_files():
+            with self.subTest(patch=patch.name):
+                done = subprocess.run(
+                    ["perl", tree.TREE / "scripts" / "checkpatch.pl", f"--root={tree.TREE}", "--strict", "--no-signoff",
+                     "--quiet", "--no-summary", f"--ignore={IGNORED_TYPES}", patch], capture_output=True, text=True)
+                self.assertEqual((done.returncode, done.stdout), (0, ""), done.stdout + done.stderr)
+
+    def test_no_personal_tags(self) -> None:
+        for patch in tree.patch_files():
+            with self.subTest(patch=patch.name):
+                self.assertIsNone(PERSONAL_TAGS.search(patch.read_text(encoding="utf-8")))
+
+    def test_file_names_are_numbered_without_a_gap(self) -> None:
+        numbers = [int(p.name[:4]) for p in tree.patch_files()]
+        self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+
+
+class Wiring(unittest.TestCase):
+    def test_qemu_patches_only_wire(self) -> None:
+        from rig import qemu
+        self.assertLessEqual(qemu.wiring_lines(), 100, "new code belongs into the overlay, not into qemu/patches")
+        for patch in sorted((paths.REPO / "qemu" / "patches").glob("*.patch")):
+            with self.subTest(patch=patch.name):
+                self.assertNotIn("--- /dev/null", patch.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    unittest.main()

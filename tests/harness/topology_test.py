@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The table of topologies is checked when it is read, and becomes the QEMU arguments that it says."""
+import tempfile
+import unittest
+from pathlib import Path
+
+from rig import topology
+from rig.ui import RigError
+
+GOOD = """
+[cpu]
+some = "Westmere"
+[fabric.f]
+cpu = "some"
+mapping-type = "bus-addr"
+devices = ["bridge,id=p0", "bridge,id=p1"]
+ports = ["p0", "p1"]
+[fabric.bare]
+cpu = "some"
+[iommu.none]
+[iommu.ats]
+devices = ["intel-iommu"]
+cmdline = "intel_iommu=on"
+ats = true
+[[set.two]]
+role = "provider"
+driver = "dev"
+properties = ["size=1M"]
+ats-property = "ats=on"
+[[set.two]]
+role = "importer"
+driver = "dev"
+[[set.three]]
+role = "a"
+driver = "x"
+[[set.three]]
+role = "b"
+driver = "x"
+[[set.three]]
+role = "c"
+driver = "x"
+"""
+
+
+class Tables(unittest.TestCase):
+    def table(self, text: str) -> topology.Table:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "t.toml"
+            path.write_text(text)
+            return topology.Table(path)
+
+    def test_names(self) -> None:
+        self.assertEqual(self.table(GOOD).names(), ["f", "f+ats", "bare", "bare+ats"])
+
+    def test_arguments(self) -> None:
+        chosen = self.table(GOOD).get("f+ats")
+        self.assertEqual(chosen.devices, ("intel-iommu", "bridge,id=p0", "bridge,id=p1",
+                                          "dev,id=provider,bus=p0,size=1M,ats=on", "dev,id=importer,bus=p1"))
+        self.assertEqual((chosen.cpu, chosen.mapping_type, chosen.cmdline, chosen.roles),
+                         ("Westmere", "bus-addr", "intel_iommu=on", ("provider", "importer")))
+
+    def test_without_ats_no_device_has_it(self) -> None:
+        self.assertNotIn("ats", " ".join(self.table(GOOD).get("f").devices))
+
+    def test_a_fabric_without_ports_has_no_devices(self) -> None:
+        self.assertEqual(self.table(GOOD).get("bare").devices, ())
+
+    def test_wrong_names(self) -> None:
+        for name, words in (("g", "known: f, f"), ("f+atz", "did you mean 'f.ats'"), ("f:four", "no device set 'four'"),
+                            ("f:three", "3 devices, the fabric 2 ports"), ("", "no topology")):
+            with self.subTest(name=name), self.assertRaisesRegex(RigError, words):
+                self.table(GOOD).get(name)
+
+    def test_wrong_tables(self) -> None:
+        for old, new, words in (('cpu = "some"\nmap', 'cpu = "other"\nmap', "cpu must be one of"),
+                                ('"bus-addr"', '"bus"', "mapping-type must be one of"),
+                                ('mapping-type = "bus-addr"\n', "", "needs mapping-type exactly when it has ports"),
+                                ("ats = true", "atz = true", "unknown keys"),
+                                ('role = "importer"\n', "", "needs role and driver"),
+                                ("[cpu]", "[cpu", "not valid TOML")):
+            with self.subTest(new=new), self.assertRaisesRegex(RigError, words):
+                self.table(GOOD.replace(old, new))
+
+    def test_ours_is_good(self) -> None:
+        for name in topology.names():
+            self.assertTrue(topology.get(name).description)
+        self.assertEqual({topology.get(n).mapping_type for n in topology.names()}, {"", *topology.MAPPING_TYPES})
+
+
+if __name__ == "__main__":
+    unittest.main()
