@@ -1,0 +1,950 @@
+/*
+ * DMA of a PCI function, routed and translated the way its requests are
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/atomic.h"
+#include "qemu/bswap.h"
+#include "qemu/error-report.h"
+#include "qemu/host-utils.h"
+#include "qemu/log.h"
+#include "qemu/range.h"
+#include "qapi/error.h"
+#include "qapi/visitor.h"
+#include "exec/address-spaces.h"
+#include "hw/boards.h"
+#include "hw/pci/p2p_dma.h"
+#include "hw/pci/pci.h"
+#include "hw/pci/pci_bridge.h"
+#include "hw/pci/pci_bus.h"
+#include "hw/pci/pcie.h"
+#include "trace.h"
+
+/*
+ * Translations are cached per 4 KiB page, the smallest translation unit
+ * (STU 0): an entry of a huge page would have to be found by every
+ * invalidation that touches a part of it.
+ */
+#define ATC_PAGE_BITS   12
+#define ATC_PAGE_SIZE   (1ULL << ATC_PAGE_BITS)
+#define ATC_PAGE_MASK   (~(ATC_PAGE_SIZE - 1))
+#define ATC_SLOT_BITS   13
+#define ATC_SLOTS       (1u << ATC_SLOT_BITS)
+
+/* Bounds what is lost when MMIO fails in the middle, and the bounce buffer */
+#define MMIO_PIECE      4096
+
+struct P2PDmaAtcEntry {
+    uint64_t tag;   /* page of the IOVA | IOMMU_RO | IOMMU_WO; 0: empty */
+    uint64_t page;  /* translated */
+};
+
+/* A range of the function's address space that an IOMMU translates */
+struct P2PDmaIommu {
+    IOMMUNotifier n;
+    P2PDma *dma;
+    MemoryRegion *mr;
+    hwaddr offset_within_as;
+    QLIST_ENTRY(P2PDmaIommu) next;
+};
+
+typedef enum Route {
+    ROUTE_ROOT,
+    ROUTE_SWITCH,
+    ROUTE_ATS,
+} Route;
+
+/* The first run of a request that lies in one region of one address space */
+typedef struct Run {
+    AddressSpace *as;
+    hwaddr addr;
+    uint64_t len;
+    Route route;
+    P2PDmaTarget target;
+    bool direct;
+} Run;
+
+const char *p2p_dma_result_name(P2PDmaResult result)
+{
+    static const char *const names[] = {
+        [P2P_DMA_OK] = "ok",
+        [P2P_DMA_ERR_MASTER] = "bus master disabled",
+        [P2P_DMA_ERR_RANGE] = "address range",
+        [P2P_DMA_ERR_ALIGN] = "alignment",
+        [P2P_DMA_ERR_DECODE] = "unsupported request",
+        [P2P_DMA_ERR_ATS] = "no translation",
+        [P2P_DMA_ERR_TARGET] = "target error",
+        [P2P_DMA_ERR_INJECTED] = "injected",
+    };
+
+    return result < ARRAY_SIZE(names) ? names[result] : "unknown";
+}
+
+static const char *const route_names[] = {
+    [ROUTE_ROOT] = "root",
+    [ROUTE_SWITCH] = "switch",
+    [ROUTE_ATS] = "ats",
+};
+
+static const char *const target_names[P2P_DMA_TARGET__MAX] = {
+    [P2P_DMA_TARGET_HOST] = "host",
+    [P2P_DMA_TARGET_PEER] = "peer",
+    [P2P_DMA_TARGET_OWN] = "own",
+    [P2P_DMA_TARGET_OTHER] = "other",
+    [P2P_DMA_TARGET_FAILED] = "failed",
+};
+
+static const char *direction_name(bool is_write)
+{
+    return is_write ? "write" : "read";
+}
+
+static uint16_t bdf(const P2PDma *dma)
+{
+    return pci_get_bdf(dma->dev);
+}
+
+/*
+ * Address Translation Cache: direct mapped.  The hash spreads buffers that
+ * start at equal offsets of aligned IOVA blocks.
+ */
+
+static P2PDmaAtcEntry *atc_slot(P2PDma *dma, uint64_t page)
+{
+    uint64_t hash = (page >> ATC_PAGE_BITS) * 0x9e3779b97f4a7c15ULL;
+
+    return &dma->atc[hash >> (64 - ATC_SLOT_BITS)];
+}
+
+static bool atc_lookup(P2PDma *dma, uint64_t page, bool is_write,
+                       uint64_t *translated)
+{
+    P2PDmaAtcEntry *e = atc_slot(dma, page);
+
+    if ((e->tag & ATC_PAGE_MASK) != page ||
+        !(e->tag & (is_write ? IOMMU_WO : IOMMU_RO))) {
+        return false;
+    }
+    *translated = e->page;
+    return true;
+}
+
+/*
+ * Only the direction that was asked for is known to be allowed: what
+ * address_space_get_iotlb_entry() returns as permission is always RW.
+ */
+static void atc_fill(P2PDma *dma, uint64_t page, bool is_write,
+                     uint64_t translated)
+{
+    P2PDmaAtcEntry *e = atc_slot(dma, page);
+    uint64_t perm = is_write ? IOMMU_WO : IOMMU_RO;
+
+    if ((e->tag & ATC_PAGE_MASK) == page && e->page == translated) {
+        perm |= e->tag;
+    }
+    e->tag = page | perm;
+    e->page = translated;
+}
+
+static unsigned atc_drop_one(P2PDmaAtcEntry *e)
+{
+    bool valid = e->tag != 0;
+
+    e->tag = 0;
+    return valid;
+}
+
+/* @last is the last byte of the range, so that all of 2^64 can be named */
+static unsigned atc_drop(P2PDma *dma, uint64_t first, uint64_t last)
+{
+    uint64_t page = first & ATC_PAGE_MASK;
+    uint64_t pages = ((last - page) >> ATC_PAGE_BITS) + 1;
+    unsigned dropped = 0;
+    unsigned i;
+
+    if (pages >= ATC_SLOTS) {
+        for (i = 0; i < ATC_SLOTS; i++) {
+            P2PDmaAtcEntry *e = &dma->atc[i];
+            uint64_t p = e->tag & ATC_PAGE_MASK;
+
+            if (p >= page && p <= last) {
+                dropped += atc_drop_one(e);
+            }
+        }
+        return dropped;
+    }
+    for (; pages; pages--, page += ATC_PAGE_SIZE) {
+        P2PDmaAtcEntry *e = atc_slot(dma, page);
+
+        if ((e->tag & ATC_PAGE_MASK) == page) {
+            dropped += atc_drop_one(e);
+        }
+    }
+    return dropped;
+}
+
+/* Address Translation Service */
+
+bool p2p_dma_ats_enabled(const P2PDma *dma)
+{
+    return dma->ats_enabled && !QLIST_EMPTY(&dma->ats_iommus);
+}
+
+static void ats_refuse(P2PDma *dma, Error *err)
+{
+    warn_report_once("%s: ATS stays disabled: %s", dma->dev->name,
+                     error_get_pretty(err));
+    error_free(err);
+    pci_word_test_and_clear_mask(dma->dev->config + dma->ats_cap + PCI_ATS_CTRL,
+                                 PCI_ATS_CTRL_ENABLE);
+    dma->ats_enabled = false;
+}
+
+static void ats_invalidate(IOMMUNotifier *n, IOMMUTLBEntry *entry)
+{
+    P2PDmaIommu *iommu = container_of(n, P2PDmaIommu, n);
+    P2PDma *dma = iommu->dma;
+    uint64_t first = entry->iova + iommu->offset_within_as;
+    unsigned dropped = atc_drop(dma, first, first + entry->addr_mask);
+
+    dma->stats.ats_invalidations++;
+    trace_p2p_dma_ats_invalidate(dma->dev->name, bdf(dma), first,
+                                 entry->addr_mask, dropped);
+}
+
+static void ats_region_add(MemoryListener *listener,
+                           MemoryRegionSection *section)
+{
+    P2PDma *dma = container_of(listener, P2PDma, ats_listener);
+    P2PDmaIommu *iommu;
+    Error *err = NULL;
+    Int128 end;
+    int idx;
+
+    if (!dma->ats_enabled || !memory_region_is_iommu(section->mr)) {
+        return;
+    }
+    /* From here on the range is translated, perhaps it was not before */
+    atc_drop(dma, 0, UINT64_MAX);
+
+    iommu = g_new0(P2PDmaIommu, 1);
+    iommu->dma = dma;
+    iommu->mr = section->mr;
+    iommu->offset_within_as = section->offset_within_address_space -
+                              section->offset_within_region;
+    end = int128_sub(int128_add(int128_make64(section->offset_within_region),
+                                section->size), int128_one());
+    idx = memory_region_iommu_attrs_to_index(IOMMU_MEMORY_REGION(section->mr),
+                                             MEMTXATTRS_UNSPECIFIED);
+    iommu_notifier_init(&iommu->n, ats_invalidate,
+                        IOMMU_NOTIFIER_DEVIOTLB_UNMAP,
+                        section->offset_within_region, int128_get64(end), idx);
+    if (memory_region_register_iommu_notifier(section->mr, &iommu->n, &err)) {
+        g_free(iommu);
+        ats_refuse(dma, err);
+        return;
+    }
+    QLIST_INSERT_HEAD(&dma->ats_iommus, iommu, next);
+}
+
+static void ats_iommu_free(P2PDmaIommu *iommu)
+{
+    memory_region_unregister_iommu_notifier(iommu->mr, &iommu->n);
+    QLIST_REMOVE(iommu, next);
+    g_free(iommu);
+}
+
+static void ats_region_del(MemoryListener *listener,
+                           MemoryRegionSection *section)
+{
+    P2PDma *dma = container_of(listener, P2PDma, ats_listener);
+    P2PDmaIommu *iommu, *next;
+
+    if (!memory_region_is_iommu(section->mr)) {
+        return;
+    }
+    atc_drop(dma, 0, UINT64_MAX);
+    QLIST_FOREACH_SAFE(iommu, &dma->ats_iommus, next, next) {
+        if (iommu->mr == section->mr &&
+            iommu->n.start == section->offset_within_region) {
+            ats_iommu_free(iommu);
+        }
+    }
+}
+
+/*
+ * Follow the Enable bit.  ats_as is set while the listener is registered,
+ * which it stays when ats_refuse() was called from inside it.  The cache has
+ * something to forget only if there is a region to take away.
+ */
+static void ats_update(P2PDma *dma)
+{
+    bool enable = pci_get_word(dma->dev->config + dma->ats_cap +
+                               PCI_ATS_CTRL) & PCI_ATS_CTRL_ENABLE;
+
+    if (enable == dma->ats_enabled) {
+        return;
+    }
+    if (dma->ats_as) {
+        memory_listener_unregister(&dma->ats_listener);
+        dma->ats_as = NULL;
+    }
+    dma->ats_enabled = enable;
+    if (enable) {
+        dma->ats_as = pci_device_iommu_address_space(dma->dev);
+        memory_listener_register(&dma->ats_listener, dma->ats_as);
+    }
+    trace_p2p_dma_ats_enable(dma->dev->name, bdf(dma), dma->ats_enabled,
+                             !QLIST_EMPTY(&dma->ats_iommus));
+}
+
+void p2p_dma_config_write(P2PDma *dma, uint32_t address, int len)
+{
+    if (dma->ats_cap &&
+        ranges_overlap(address, len, dma->ats_cap + PCI_ATS_CTRL, 2)) {
+        ats_update(dma);
+    }
+}
+
+void p2p_dma_reset(P2PDma *dma)
+{
+    if (dma->ats_cap) {
+        pci_set_word(dma->dev->config + dma->ats_cap + PCI_ATS_CTRL, 0);
+        ats_update(dma);
+    }
+}
+
+bool p2p_dma_init_ats(P2PDma *dma, uint16_t offset, Error **errp)
+{
+    if (!pci_is_express(dma->dev) ||
+        !pci_bus_is_express(pci_get_bus(dma->dev))) {
+        error_setg(errp, "ATS needs a PCI Express bus: plug the device into a "
+                   "root port or a downstream port, or set ats=off");
+        return false;
+    }
+    pcie_ats_init(dma->dev, offset, true);
+    dma->ats_cap = offset;
+    dma->atc = g_new0(P2PDmaAtcEntry, ATC_SLOTS);
+    dma->ats_listener = (MemoryListener) {
+        .name = "p2p-dma-ats",
+        .region_add = ats_region_add,
+        .region_del = ats_region_del,
+    };
+    return true;
+}
+
+void p2p_dma_init(P2PDma *dma, PCIDevice *dev)
+{
+    dma->dev = dev;
+    QLIST_INIT(&dma->ats_iommus);
+}
+
+void p2p_dma_exit(P2PDma *dma)
+{
+    if (dma->atc) {
+        p2p_dma_reset(dma);
+        dma->ats_cap = 0;
+        g_free(dma->atc);
+        dma->atc = NULL;
+    }
+}
+
+/* Which function does a bus address belong to? */
+
+typedef struct BarSearch {
+    hwaddr addr;
+    PCIDevice *found;
+} BarSearch;
+
+static void bar_search_device(PCIBus *bus, PCIDevice *dev, void *opaque)
+{
+    BarSearch *search = opaque;
+    int i;
+
+    for (i = 0; !search->found && i < PCI_NUM_REGIONS; i++) {
+        const PCIIORegion *r = &dev->io_regions[i];
+
+        if (r->size && !(r->type & PCI_BASE_ADDRESS_SPACE_IO) &&
+            r->addr != PCI_BAR_UNMAPPED &&
+            range_covers_byte(r->addr, r->size, search->addr)) {
+            search->found = dev;
+        }
+    }
+}
+
+static void bar_search_bus(PCIBus *bus, void *opaque)
+{
+    pci_for_each_device_under_bus(bus, bar_search_device, opaque);
+}
+
+/*
+ * The owner of a region tells whose it is, unless it is a memory backend: one
+ * backend can be RAM of the machine or, even through an alias, a BAR.  Then the
+ * address decides; bus addresses are physical addresses on every machine that
+ * this unit is used with.  RAM of the machine is recognised first, as it is
+ * what nearly every request is for and the search visits all devices.
+ */
+static P2PDmaTarget classify(P2PDma *dma, MemoryRegion *mr, hwaddr addr)
+{
+    Object *owner = memory_region_owner(mr);
+    BarSearch search = { .addr = addr };
+    PCIBus *bus = pci_get_bus(dma->dev);
+
+    if (mr == current_machine->ram ||
+        (mr->container && mr->container == current_machine->ram)) {
+        return P2P_DMA_TARGET_HOST;
+    }
+    if (owner == OBJECT(dma->dev)) {
+        return P2P_DMA_TARGET_OWN;
+    }
+    if (owner && object_dynamic_cast(owner, TYPE_PCI_DEVICE)) {
+        return P2P_DMA_TARGET_PEER;
+    }
+    while (bus->parent_dev) {
+        bus = pci_get_bus(bus->parent_dev);
+    }
+    pci_for_each_bus(bus, bar_search_bus, &search);
+    if (search.found) {
+        return search.found == dma->dev ? P2P_DMA_TARGET_OWN
+                                        : P2P_DMA_TARGET_PEER;
+    }
+    return memory_region_is_ram(mr) ? P2P_DMA_TARGET_HOST
+                                    : P2P_DMA_TARGET_OTHER;
+}
+
+/* Routing */
+
+static bool acs_control(const PCIDevice *port, uint16_t bits)
+{
+    return port->exp.acs_cap &&
+           (pci_get_word(port->config + port->exp.acs_cap + PCI_ACS_CTRL) &
+            bits);
+}
+
+/*
+ * Find the first bridge above the function that turns the request around.  A
+ * bridge whose ACS redirects peer-to-peer requests (or their completions)
+ * sends it up to the root complex instead, as
+ * drivers/pci/p2pdma.c:calc_map_type_and_dist() of Linux assumes.  run->len is
+ * cut where another route begins.
+ */
+static bool route_in_switch(P2PDma *dma, uint64_t addr, Run *run)
+{
+    PCIBus *bus = pci_get_bus(dma->dev);
+
+    while (bus->parent_dev && !pci_bus_is_root(bus)) {
+        PCIDevice *port = bus->parent_dev;
+        PCIBridge *bridge = PCI_BRIDGE(port);
+        MemoryRegionSection section;
+
+        if (acs_control(port, PCI_ACS_RR | PCI_ACS_CR)) {
+            return false;
+        }
+        section = memory_region_find(&bridge->address_space_mem, addr,
+                                     run->len);
+        if (section.mr) {
+            memory_region_unref(section.mr);
+            if (section.offset_within_address_space == addr) {
+                run->as = &bridge->as_mem;
+                run->addr = addr;
+                run->route = ROUTE_SWITCH;
+                return true;
+            }
+            run->len = section.offset_within_address_space - addr;
+        }
+        bus = pci_get_bus(port);
+    }
+    return false;
+}
+
+/* Requests with a non-default Address Type do not pass such a port */
+static bool translation_blocked(P2PDma *dma)
+{
+    PCIBus *bus = pci_get_bus(dma->dev);
+
+    for (; bus->parent_dev && !pci_bus_is_root(bus);
+         bus = pci_get_bus(bus->parent_dev)) {
+        if (acs_control(bus->parent_dev, PCI_ACS_TB)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static P2PDmaResult route_by_ats(P2PDma *dma, uint64_t addr, bool is_write,
+                                 Run *run)
+{
+    uint64_t page = addr & ATC_PAGE_MASK;
+    uint64_t translated;
+
+    if (translation_blocked(dma)) {
+        goto fault;
+    }
+    if (atc_lookup(dma, page, is_write, &translated)) {
+        dma->stats.ats_hits++;
+    } else {
+        IOMMUTLBEntry entry;
+
+        dma->stats.ats_misses++;
+        WITH_RCU_READ_LOCK_GUARD() {
+            entry = address_space_get_iotlb_entry(dma->ats_as, page, is_write,
+                                                  MEMTXATTRS_UNSPECIFIED);
+        }
+        /* The interrupt range is in the address space, but not translated */
+        if (entry.perm == IOMMU_NONE ||
+            entry.target_as != &address_space_memory) {
+            goto fault;
+        }
+        translated = (entry.translated_addr & ~entry.addr_mask) |
+                     (page & entry.addr_mask);
+        atc_fill(dma, page, is_write, translated);
+        trace_p2p_dma_ats_translate(dma->dev->name, bdf(dma), page, is_write,
+                                    translated);
+    }
+    run->as = &address_space_memory;
+    run->addr = translated + (addr - page);
+    run->len = MIN(run->len, ATC_PAGE_SIZE - (addr - page));
+    run->route = ROUTE_ATS;
+    return P2P_DMA_OK;
+
+fault:
+    dma->stats.ats_faults++;
+    return P2P_DMA_ERR_ATS;
+}
+
+/* Translate here, so that the target is known by its physical address */
+static P2PDmaResult route_by_root(P2PDma *dma, uint64_t addr, bool is_write,
+                                  Run *run)
+{
+    AddressSpace *as = pci_device_iommu_address_space(dma->dev);
+
+    run->as = as;
+    run->addr = addr;
+    run->route = ROUTE_ROOT;
+    if (as != &address_space_memory) {
+        IOMMUTLBEntry entry;
+
+        WITH_RCU_READ_LOCK_GUARD() {
+            entry = address_space_get_iotlb_entry(as, addr, is_write,
+                                                  MEMTXATTRS_UNSPECIFIED);
+        }
+        if (entry.perm == IOMMU_NONE) {
+            return P2P_DMA_ERR_DECODE;
+        }
+        if (entry.target_as != as) {
+            hwaddr offset = addr & entry.addr_mask;
+
+            run->as = entry.target_as;
+            run->addr = (entry.translated_addr & ~entry.addr_mask) | offset;
+            /* Not addr_mask + 1 - offset, which wraps for a mask of all ones */
+            run->len = MIN(run->len - 1, entry.addr_mask - offset) + 1;
+        }
+    }
+    return P2P_DMA_OK;
+}
+
+/* Find out where the first run of a request of @len > 0 bytes goes */
+static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
+                            bool is_write, P2PDmaMode mode, Run *run)
+{
+    P2PDmaResult result = P2P_DMA_OK;
+    MemoryRegion *mr;
+    hwaddr xlat, plen;
+
+    if (!dma->dev->enabled ||
+        !(pci_get_word(dma->dev->config + PCI_COMMAND) & PCI_COMMAND_MASTER)) {
+        return P2P_DMA_ERR_MASTER;
+    }
+    if (addr + (len - 1) < addr) {
+        return P2P_DMA_ERR_RANGE;
+    }
+    if (!dma->fail_after) {
+        return P2P_DMA_ERR_INJECTED;
+    }
+    run->len = MIN(len, dma->fail_after);
+
+    if (mode == P2P_DMA_ATS && p2p_dma_ats_enabled(dma)) {
+        result = route_by_ats(dma, addr, is_write, run);
+    } else if (!route_in_switch(dma, addr, run)) {
+        result = route_by_root(dma, addr, is_write, run);
+    }
+    if (result != P2P_DMA_OK) {
+        return result;
+    }
+
+    plen = run->len;
+    WITH_RCU_READ_LOCK_GUARD() {
+        mr = address_space_translate(run->as, run->addr, &xlat, &plen, is_write,
+                                     MEMTXATTRS_UNSPECIFIED);
+        run->direct = memory_access_is_direct(mr, is_write,
+                                              MEMTXATTRS_UNSPECIFIED);
+        run->target = classify(dma, mr, run->addr);
+        /* Unlike that of RAM, the length of MMIO is not cut by the region */
+        if (!run->direct) {
+            plen = MIN(plen, MMIO_PIECE);
+            plen = MIN(plen, memory_region_size(mr) - xlat);
+        }
+    }
+    run->len = plen;
+
+    trace_p2p_dma_request(dma->dev->name, bdf(dma), direction_name(is_write),
+                          addr, run->len, route_names[run->route],
+                          target_names[run->target]);
+    return P2P_DMA_OK;
+}
+
+static P2PDmaResult from_memtx(MemTxResult r)
+{
+    if (r == MEMTX_OK) {
+        return P2P_DMA_OK;
+    }
+    return r & MEMTX_DECODE_ERROR ? P2P_DMA_ERR_DECODE : P2P_DMA_ERR_TARGET;
+}
+
+/* Counting */
+
+static void count(P2PDma *dma, const Run *run, bool is_write, uint64_t len)
+{
+    uint64_t *bytes = is_write ? dma->stats.written : dma->stats.read;
+
+    bytes[run->target] += len;
+    if (run->route == ROUTE_SWITCH) {
+        dma->stats.routed += len;
+    }
+}
+
+static void charge(P2PDma *dma, uint64_t len)
+{
+    if (dma->fail_after != P2P_DMA_NO_LIMIT) {
+        dma->fail_after -= MIN(dma->fail_after, len);
+    }
+}
+
+static P2PDmaResult fail(P2PDma *dma, P2PDmaResult result, uint64_t addr,
+                         bool is_write, uint64_t done, uint64_t left,
+                         P2PDmaFault *fault)
+{
+    uint64_t *bytes = is_write ? dma->stats.written : dma->stats.read;
+
+    bytes[P2P_DMA_TARGET_FAILED] += left;
+    if (fault) {
+        *fault = (P2PDmaFault) {
+            .addr = addr,
+            .done = done,
+            .is_write = is_write,
+        };
+    }
+    trace_p2p_dma_fault(dma->dev->name, bdf(dma), direction_name(is_write),
+                        addr, p2p_dma_result_name(result));
+    qemu_log_mask(LOG_GUEST_ERROR, "%s: DMA %s at 0x%" PRIx64 " failed: %s\n",
+                  dma->dev->name, direction_name(is_write), addr,
+                  p2p_dma_result_name(result));
+    return result;
+}
+
+/* Data functions */
+
+static P2PDmaResult transfer(P2PDma *dma, uint64_t addr, uint8_t *buf,
+                             uint64_t len, bool is_write, P2PDmaMode mode,
+                             P2PDmaFault *fault)
+{
+    uint64_t done = 0;
+
+    smp_mb(); /* as dma_memory_rw() does */
+    while (done < len) {
+        P2PDmaResult result;
+        Run run;
+
+        result = resolve(dma, addr + done, len - done, is_write, mode, &run);
+        if (result == P2P_DMA_OK) {
+            result = from_memtx(address_space_rw(run.as, run.addr,
+                                                 MEMTXATTRS_UNSPECIFIED,
+                                                 buf + done, run.len,
+                                                 is_write));
+        }
+        if (result != P2P_DMA_OK) {
+            return fail(dma, result, addr + done, is_write, done, len - done,
+                        fault);
+        }
+        count(dma, &run, is_write, run.len);
+        charge(dma, run.len);
+        done += run.len;
+    }
+    return P2P_DMA_OK;
+}
+
+P2PDmaResult p2p_dma_read(P2PDma *dma, uint64_t addr, void *buf, uint64_t len,
+                          P2PDmaMode mode, P2PDmaFault *fault)
+{
+    return transfer(dma, addr, buf, len, false, mode, fault);
+}
+
+P2PDmaResult p2p_dma_write(P2PDma *dma, uint64_t addr, const void *buf,
+                           uint64_t len, P2PDmaMode mode, P2PDmaFault *fault)
+{
+    return transfer(dma, addr, (uint8_t *)buf, len, true, mode, fault);
+}
+
+/*
+ * Move the run that both ends have in common.  One direct end is mapped and
+ * serves as the buffer of an access to the other one, so that RAM to RAM is a
+ * single memmove, with dirty bits and translated code handled by the memory
+ * core.  On failure *is_write tells which end failed.
+ */
+static P2PDmaResult copy_run(const Run *dst, const Run *src, uint64_t len,
+                             bool *is_write)
+{
+    const MemTxAttrs attrs = MEMTXATTRS_UNSPECIFIED;
+    uint8_t bounce[MMIO_PIECE];
+    MemTxResult r;
+    hwaddr mapped = len;
+    void *p;
+
+    if (src->direct) {
+        *is_write = true;
+        p = address_space_map(src->as, src->addr, &mapped, false, attrs);
+        if (!p || mapped != len) {
+            r = MEMTX_ERROR;
+            *is_write = false;
+        } else {
+            r = address_space_write(dst->as, dst->addr, attrs, p, len);
+        }
+        if (p) {
+            address_space_unmap(src->as, p, mapped, false, mapped);
+        }
+        return from_memtx(r);
+    }
+
+    *is_write = false;
+    if (dst->direct) {
+        p = address_space_map(dst->as, dst->addr, &mapped, true, attrs);
+        if (!p || mapped != len) {
+            r = MEMTX_ERROR;
+            *is_write = true;
+        } else {
+            r = address_space_read(src->as, src->addr, attrs, p, len);
+        }
+        if (p) {
+            address_space_unmap(dst->as, p, mapped, true, mapped);
+        }
+        return from_memtx(r);
+    }
+
+    r = address_space_read(src->as, src->addr, attrs, bounce, len);
+    if (r == MEMTX_OK) {
+        *is_write = true;
+        r = address_space_write(dst->as, dst->addr, attrs, bounce, len);
+    }
+    return from_memtx(r);
+}
+
+P2PDmaResult p2p_dma_copy(const P2PDmaEnd *dst, const P2PDmaEnd *src,
+                          uint64_t len, P2PDmaFault *fault)
+{
+    uint64_t done = 0;
+
+    smp_mb(); /* as dma_memory_rw() does */
+    while (done < len) {
+        bool is_write = false;
+        P2PDmaResult result;
+        Run from, to;
+
+        result = resolve(src->dma, src->addr + done, len - done, false,
+                         src->mode, &from);
+        if (result == P2P_DMA_OK) {
+            is_write = true;
+            result = resolve(dst->dma, dst->addr + done, from.len, true,
+                             dst->mode, &to);
+        }
+        if (result == P2P_DMA_OK) {
+            result = copy_run(&to, &from, to.len, &is_write);
+        }
+        if (result != P2P_DMA_OK) {
+            const P2PDmaEnd *end = is_write ? dst : src;
+
+            return fail(end->dma, result, end->addr + done, is_write, done,
+                        len - done, fault);
+        }
+        count(src->dma, &from, false, to.len);
+        count(dst->dma, &to, true, to.len);
+        charge(src->dma, to.len);
+        if (dst->dma != src->dma) {
+            charge(dst->dma, to.len);
+        }
+        done += to.len;
+    }
+    return P2P_DMA_OK;
+}
+
+static uint64_t atomic_result(P2PDmaAtomicOp op, uint64_t old,
+                              uint64_t operand, uint64_t compare)
+{
+    switch (op) {
+    case P2P_DMA_FETCH_ADD:
+        return old + operand;
+    case P2P_DMA_COMPARE_SWAP:
+        return old == compare ? operand : old;
+    case P2P_DMA_SWAP:
+    default:
+        return operand;
+    }
+}
+
+static uint64_t atomic_host32(uint32_t *p, P2PDmaAtomicOp op, uint64_t operand,
+                              uint64_t compare)
+{
+    uint32_t seen = qatomic_read(p);
+    uint32_t old;
+
+    do {
+        uint32_t new;
+
+        old = seen;
+        new = cpu_to_le32(atomic_result(op, le32_to_cpu(old), operand,
+                                        compare));
+        seen = qatomic_cmpxchg(p, old, new);
+    } while (seen != old);
+    return le32_to_cpu(old);
+}
+
+static uint64_t atomic_host64(uint64_t *p, P2PDmaAtomicOp op, uint64_t operand,
+                              uint64_t compare)
+{
+    uint64_t seen = qatomic_read__nocheck(p);
+    uint64_t old;
+
+    do {
+        uint64_t new;
+
+        old = seen;
+        new = cpu_to_le64(atomic_result(op, le64_to_cpu(old), operand,
+                                        compare));
+        seen = qatomic_cmpxchg__nocheck(p, old, new);
+    } while (seen != old);
+    return le64_to_cpu(old);
+}
+
+static MemTxResult atomic_mmio(const Run *run, P2PDmaAtomicOp op, unsigned size,
+                               uint64_t operand, uint64_t compare,
+                               uint64_t *old)
+{
+    const MemTxAttrs attrs = MEMTXATTRS_UNSPECIFIED;
+    uint8_t buf[8];
+    MemTxResult r;
+
+    r = address_space_read(run->as, run->addr, attrs, buf, size);
+    if (r != MEMTX_OK) {
+        return r;
+    }
+    *old = ldn_le_p(buf, size);
+    stn_le_p(buf, size, atomic_result(op, *old, operand, compare));
+    return address_space_write(run->as, run->addr, attrs, buf, size);
+}
+
+P2PDmaResult p2p_dma_atomic(const P2PDmaEnd *end, P2PDmaAtomicOp op,
+                            unsigned size, uint64_t operand, uint64_t compare,
+                            uint64_t *old)
+{
+    P2PDma *dma = end->dma;
+    bool is_write = false;
+    P2PDmaResult result;
+    uint64_t value = 0;
+    Run run;
+
+    if ((size != 4 && size != 8) || !QEMU_IS_ALIGNED(end->addr, size)) {
+        return fail(dma, P2P_DMA_ERR_ALIGN, end->addr, true, 0, size, NULL);
+    }
+    if (size == 4) {
+        operand = (uint32_t)operand;
+        compare = (uint32_t)compare;
+    }
+
+    smp_mb(); /* as dma_memory_rw() does */
+    /* An AtomicOp needs both permissions */
+    result = resolve(dma, end->addr, size, false, end->mode, &run);
+    if (result == P2P_DMA_OK) {
+        is_write = true;
+        result = resolve(dma, end->addr, size, true, end->mode, &run);
+    }
+    if (result == P2P_DMA_OK && run.len < size) {
+        result = dma->fail_after < size ? P2P_DMA_ERR_INJECTED
+                                        : P2P_DMA_ERR_TARGET;
+    }
+    if (result == P2P_DMA_OK && run.direct) {
+        hwaddr mapped = size;
+        void *p = address_space_map(run.as, run.addr, &mapped, true,
+                                    MEMTXATTRS_UNSPECIFIED);
+
+        if (!p || mapped != size || !QEMU_PTR_IS_ALIGNED(p, size)) {
+            result = P2P_DMA_ERR_TARGET;
+            mapped = p ? mapped : 0;
+        } else if (size == 4) {
+            value = atomic_host32(p, op, operand, compare);
+        } else {
+            value = atomic_host64(p, op, operand, compare);
+        }
+        if (p) {
+            address_space_unmap(run.as, p, mapped, true,
+                                result == P2P_DMA_OK ? size : 0);
+        }
+    } else if (result == P2P_DMA_OK) {
+        result = from_memtx(atomic_mmio(&run, op, size, operand, compare,
+                                        &value));
+    }
+    if (result != P2P_DMA_OK) {
+        return fail(dma, result, end->addr, is_write, 0, size, NULL);
+    }
+    count(dma, &run, false, size);
+    count(dma, &run, true, size);
+    charge(dma, size);
+    *old = value;
+    return P2P_DMA_OK;
+}
+
+/* QOM */
+
+static void get_ats_enabled(Object *obj, Visitor *v, const char *name,
+                            void *opaque, Error **errp)
+{
+    bool value = p2p_dma_ats_enabled(opaque);
+
+    visit_type_bool(v, name, &value, errp);
+}
+
+void p2p_dma_add_properties(P2PDma *dma, Object *owner)
+{
+    const struct {
+        const char *name;
+        uint64_t *value;
+    } counters[] = {
+        { "dma-routed-bytes", &dma->stats.routed },
+        { "ats-hits", &dma->stats.ats_hits },
+        { "ats-misses", &dma->stats.ats_misses },
+        { "ats-invalidations", &dma->stats.ats_invalidations },
+        { "ats-faults", &dma->stats.ats_faults },
+    };
+    unsigned i;
+
+    for (i = 0; i < P2P_DMA_TARGET__MAX; i++) {
+        g_autofree char *rd = g_strdup_printf("dma-read-%s-bytes",
+                                              target_names[i]);
+        g_autofree char *wr = g_strdup_printf("dma-write-%s-bytes",
+                                              target_names[i]);
+
+        object_property_add_uint64_ptr(owner, rd, &dma->stats.read[i],
+                                       OBJ_PROP_FLAG_READ);
+        object_property_add_uint64_ptr(owner, wr, &dma->stats.written[i],
+                                       OBJ_PROP_FLAG_READ);
+    }
+    for (i = 0; i < ARRAY_SIZE(counters); i++) {
+        object_property_add_uint64_ptr(owner, counters[i].name,
+                                       counters[i].value, OBJ_PROP_FLAG_READ);
+    }
+    object_property_add(owner, "ats-enabled", "bool", get_ats_enabled, NULL,
+                        NULL, dma);
+    dma->fail_after = P2P_DMA_NO_LIMIT;
+    object_property_add_uint64_ptr(owner, "dma-fail-after", &dma->fail_after,
+                                   OBJ_PROP_FLAG_READWRITE);
+}
