@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The kernel's own HMM tests (tools/testing/selftests/mm/hmm-tests.c) with its simulated devices (lib/test_hmm.c)."""
+from rig.testlib import Test, case
+
+PROGRAM = "/opt/hmm-p2p/selftests/mm/hmm-tests"
+
+
+@case(topology="plain", memory="4G", timeout=1500, full=True)
+def selftest(t: Test) -> None:
+    # What the program would otherwise skip: its huge page cases want some reserved. It opens the devices by these names.
+    t.vm.run("echo 32 >/proc/sys/vm/nr_hugepages; modprobe test_hmm; ls /dev/hmm_dmirror0 /dev/hmm_dmirror1")
+    parser = t.guest_ktap(PROGRAM)
+    private = [r for r in parser.results if ".hmm_device_private." in r.name]
+    t.check(private, "hmm-tests has device-private cases")
+    t.vm.run("modprobe -r test_hmm")
