@@ -1,0 +1,112 @@
+/*
+ * GP100: reporting of MMU faults.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Non-replayable faults (BARs, host, copy engine) are one record for each
+ * unit in PFIFO's registers.  Replayable faults go to a buffer in BAR2; on
+ * Pascal only the graphics engine faults replayably, and there is none, so
+ * that buffer exists and stays empty.
+ */
+
+#include "qemu/osdep.h"
+#include "gp100.h"
+#include "trace.h"
+
+#define FAULT_UNITS             32
+#define FAULT_BUFFER_ENTRIES    0x80
+#define FAULT_BUFFER_ENABLE     1u
+
+#define FAULT_INFO_HUB          (1u << 20)
+#define FAULT_INFO_WRITE        (1u << 16)
+#define FAULT_INFO_CLIENT(c)    ((c) << 8)
+
+/* Hub client ids, as PFIFO names the source of a fault. */
+static unsigned fault_client(unsigned unit)
+{
+    switch (unit) {
+    case GP100_UNIT_CE0:
+        return 0x01;
+    case GP100_UNIT_HOST0:
+        return 0x06;            /* HOST */
+    default:
+        return 0x07;            /* HOST_CPU: through a BAR */
+    }
+}
+
+void gp100_mmu_fault(GP100State *s, unsigned unit, const GP100Space *space,
+                     uint64_t va, bool write, GP100FaultType type)
+{
+    uint32_t units = gp100_reg(s, PFIFO_FAULT_UNITS);
+    uint32_t info;
+
+    /* The PCI bus refusing an address has no fault type of its own. */
+    info = type < 0 ? GP100_FAULT_APERTURE : type;
+    info |= FAULT_INFO_HUB | FAULT_INFO_CLIENT(fault_client(unit));
+    if (write) {
+        info |= FAULT_INFO_WRITE;
+    }
+    s->stats.mmu_faults++;
+    trace_gp100_mmu_fault(unit, space->inst, va, write, type);
+
+    /* The first fault of a unit stays until the driver has seen it. */
+    if (!(units & (1u << unit))) {
+        gp100_reg_set(s, PFIFO_FAULT_INST + unit * 16, space->inst >> 12);
+        gp100_reg_set(s, PFIFO_FAULT_LO + unit * 16, va);
+        gp100_reg_set(s, PFIFO_FAULT_HI + unit * 16, va >> 32);
+        gp100_reg_set(s, PFIFO_FAULT_INFO + unit * 16, info);
+        gp100_reg_set(s, PFIFO_FAULT_UNITS, units | (1u << unit));
+    }
+    gp100_irq_update(s);
+}
+
+bool gp100_fault_buffer_pending(GP100State *s)
+{
+    return (gp100_reg(s, PFIFO_FAULT_BUF_LO) & FAULT_BUFFER_ENABLE) &&
+           gp100_reg(s, PFIFO_FAULT_BUF_GET) !=
+           gp100_reg(s, PFIFO_FAULT_BUF_PUT);
+}
+
+static void fault_irq_write(GP100State *s, unsigned i, uint32_t val)
+{
+    gp100_irq_update(s);
+}
+
+/* Enabling the buffer starts it empty. */
+static void fault_buf_lo_write(GP100State *s, unsigned i, uint32_t val)
+{
+    if (!(val & FAULT_BUFFER_ENABLE)) {
+        gp100_reg_set(s, PFIFO_FAULT_BUF_GET, 0);
+        gp100_reg_set(s, PFIFO_FAULT_BUF_PUT, 0);
+    }
+    gp100_irq_update(s);
+}
+
+static void fault_buf_get_write(GP100State *s, unsigned i, uint32_t val)
+{
+    if (val >= FAULT_BUFFER_ENTRIES) {
+        gp100_guest_error(s, "fault buffer GET %" PRIu32, val);
+        gp100_reg_set(s, PFIFO_FAULT_BUF_GET, val % FAULT_BUFFER_ENTRIES);
+    }
+    gp100_irq_update(s);
+}
+
+static const GP100Reg fault_regs[] = {
+    { PFIFO_FAULT_UNITS, "FAULT_UNITS", .w1c = UINT32_MAX,
+      .write = fault_irq_write },
+    { PFIFO_FAULT_INST, "FAULT_INST", .count = FAULT_UNITS, .stride = 16 },
+    { PFIFO_FAULT_LO, "FAULT_LO", .count = FAULT_UNITS, .stride = 16 },
+    { PFIFO_FAULT_HI, "FAULT_HI", .count = FAULT_UNITS, .stride = 16 },
+    { PFIFO_FAULT_INFO, "FAULT_INFO", .count = FAULT_UNITS, .stride = 16 },
+    { PFIFO_FAULT_BUF_LO, "FAULT_BUF_LO", .wmask = UINT32_MAX,
+      .write = fault_buf_lo_write },
+    { PFIFO_FAULT_BUF_HI, "FAULT_BUF_HI", .wmask = UINT32_MAX },
+    { PFIFO_FAULT_BUF_SIZE, "FAULT_BUF_SIZE", .reset = FAULT_BUFFER_ENTRIES },
+    { PFIFO_FAULT_BUF_GET, "FAULT_BUF_GET", .wmask = UINT32_MAX,
+      .write = fault_buf_get_write },
+    { PFIFO_FAULT_BUF_PUT, "FAULT_BUF_PUT" },
+};
+
+const GP100Unit gp100_fault = {
+    .name = "FAULT", .regs = fault_regs, .num_regs = ARRAY_SIZE(fault_regs),
+};

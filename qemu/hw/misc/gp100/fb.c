@@ -1,0 +1,115 @@
+/*
+ * GP100: VRAM, and the registers of the memory partitions and the L2 cache.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * There is no cache in the model: flushes complete at once.
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/units.h"
+#include "gp100.h"
+#include "trace.h"
+
+void *gp100_vram(GP100State *s, uint64_t addr, uint64_t len)
+{
+    if (addr > s->vram_size || len > s->vram_size - addr) {
+        return NULL;
+    }
+    return s->vram + addr;
+}
+
+uint32_t gp100_vram_ldl(GP100State *s, uint64_t addr)
+{
+    void *p = gp100_vram(s, addr, 4);
+
+    return p ? ldl_le_p(p) : 0;
+}
+
+void gp100_vram_stl(GP100State *s, uint64_t addr, uint32_t val)
+{
+    void *p = gp100_vram(s, addr, 4);
+
+    if (p) {
+        stl_le_p(p, val);
+    }
+}
+
+bool gp100_phys_read(GP100State *s, GP100Aperture aper, uint64_t addr,
+                     void *buf, uint64_t len)
+{
+    void *p;
+
+    switch (aper) {
+    case GP100_APER_VRAM:
+        p = gp100_vram(s, addr, len);
+        if (p) {
+            memmove(buf, p, len);
+        }
+        return p;
+    case GP100_APER_SYS_COH:
+    case GP100_APER_SYS_NCOH:
+        return pci_dma_read(PCI_DEVICE(s), addr, buf, len) == MEMTX_OK;
+    case GP100_APER_SPARSE:
+        memset(buf, 0, len);
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool gp100_phys_write(GP100State *s, GP100Aperture aper, uint64_t addr,
+                      const void *buf, uint64_t len)
+{
+    void *p;
+
+    switch (aper) {
+    case GP100_APER_VRAM:
+        p = gp100_vram(s, addr, len);
+        if (p) {
+            memmove(p, buf, len);
+        }
+        return p;
+    case GP100_APER_SYS_COH:
+    case GP100_APER_SYS_NCOH:
+        return pci_dma_write(PCI_DEVICE(s), addr, buf, len) == MEMTX_OK;
+    case GP100_APER_SPARSE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void gp100_fb_realize(GP100State *s)
+{
+    s->vram = memory_region_get_ram_ptr(s->vram_mr);
+    s->vram_size = memory_region_size(s->vram_mr);
+}
+
+static uint32_t fbpa_mem_read(GP100State *s, unsigned i)
+{
+    return s->vram_size / MiB;
+}
+
+static const GP100Reg fb_regs[] = {
+    { BAR_FLUSH, "BAR_FLUSH" },
+    { LTC_FLUSH, "LTC_FLUSH" },
+    { LTC_INVALIDATE, "LTC_INVALIDATE" },
+    { FB_FLUSH_PAGE, "FLUSH_PAGE", .wmask = UINT32_MAX },
+    { 0x100c14, "FLUSH_CTRL", .wmask = UINT32_MAX },
+    { 0x10ecc0, "FBPA_ECC", .wmask = UINT32_MAX },
+    { LTC_NUM, "LTC_NUM", .reset = 1 },
+    { 0x14046c, "LTS_INTR" },
+    { 0x17e26c, "CBC", .count = 4, .wmask = UINT32_MAX },
+    { LTC_LTS_NUM, "LTS_NUM", .reset = 1u << 28 },
+    { 0x17e338, "ZBC", .count = 6, .wmask = UINT32_MAX },
+    { FBPA0_MEM_MIB, "FBPA0_MEM_MIB", .read = fbpa_mem_read },
+    { 0x9a0160, "FBPA_CFG", .wmask = UINT32_MAX },
+    { 0x9a0584, "FBPA_TRAINING", .wmask = UINT32_MAX },
+    { 0x9a065c, "FBPA_MODE", .wmask = UINT32_MAX },
+};
+
+const GP100Unit gp100_fb = {
+    .name = "FB", .regs = fb_regs, .num_regs = ARRAY_SIZE(fb_regs),
+};

@@ -1,0 +1,347 @@
+/*
+ * GP100: PFIFO, the host's scheduler: channels, the runlist, interrupts.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A channel runs when it is bound to an instance block, enabled, on the
+ * runlist, and the runlist is not blocked.  Scheduling events (doorbell,
+ * enable, runlist submission, unblocking) run all such channels in turn, in
+ * the context of the event, up to a budget; a bottom half does the rest.
+ * So a short command is complete before the doorbell write returns.
+ */
+
+#include "qemu/osdep.h"
+#include "gp100.h"
+#include "trace.h"
+
+/* Work for one scheduling event or bottom half. */
+#define RUN_METHODS             4096
+#define RUN_BYTES               (8 * MiB)
+
+/* How often a semaphore is looked at again. */
+#define RETRY_NS                (200 * SCALE_US)
+
+/* Runlist entries, 8 bytes */
+#define RUNLIST_COUNT           0x0000ffff
+#define RUNLIST_ID(v)           extract32(v, 20, 4)
+#define RUNLIST_ENTRY_TSG       (1u << 13)
+#define RUNLIST_ENTRY_CHID      0x00000fff
+#define RUNLIST_MAX             (2 * GP100_CHANNELS)
+
+#define PREEMPT_PENDING         (1u << 20)
+
+uint32_t gp100_fifo_intr(GP100State *s)
+{
+    uint32_t intr = gp100_reg(s, PFIFO_INTR);
+
+    if (gp100_reg(s, PFIFO_FAULT_UNITS)) {
+        intr |= PFIFO_INTR_MMU_FAULT;
+    }
+    if (gp100_reg(s, PFIFO_PBDMA_INTR)) {
+        intr |= PFIFO_INTR_PBDMA;
+    }
+    if (gp100_reg(s, PFIFO_RUNLIST_INTR)) {
+        intr |= PFIFO_INTR_RUNLIST;
+    }
+    return intr;
+}
+
+void gp100_fifo_nonstall(GP100State *s)
+{
+    if (s->drop_nonstall) {
+        s->drop_nonstall--;
+        trace_gp100_nonstall(true);
+        return;
+    }
+    trace_gp100_nonstall(false);
+    s->stats.nonstall_irqs++;
+    gp100_reg_set(s, PFIFO_INTR,
+                  gp100_reg(s, PFIFO_INTR) | PFIFO_INTR_NONSTALL);
+    gp100_irq_update(s);
+}
+
+static bool channel_runnable(GP100State *s, unsigned chid)
+{
+    GP100Channel *ch = &s->fifo.chan[chid];
+
+    return (ch->inst & CCSR_INST_BIND) && ch->enabled &&
+           ch->wait != GP100_WAIT_ERROR &&
+           !(gp100_reg(s, PFIFO_SCHED_DISABLE) & 1) &&
+           !(gp100_reg(s, PFIFO_ERROR_SCHED) & 1);
+}
+
+/* Take a channel off the hardware: what it reached goes to its RAMFC. */
+static void channel_save(GP100State *s, unsigned chid)
+{
+    if (s->fifo.chan[chid].loaded) {
+        gp100_pbdma_save(s, chid);
+    }
+}
+
+static void fifo_run(GP100State *s)
+{
+    GP100Fifo *f = &s->fifo;
+    GP100Budget budget = { RUN_METHODS, RUN_BYTES };
+    unsigned idle = 0;
+    bool waiting = false;
+
+    /* Nothing that a channel does may schedule channels from within. */
+    if (f->running) {
+        return;
+    }
+    f->running = true;
+    while (budget.methods > 0 && budget.bytes > 0) {
+        unsigned chid;
+
+        if (s->ce.busy) {
+            if (s->ce.delayed) {
+                break;
+            }
+            gp100_ce_step(s, &budget);
+            idle = 0;
+            continue;
+        }
+        if (idle >= f->runlist_len) {
+            break;
+        }
+        f->next %= f->runlist_len;
+        chid = f->runlist[f->next++];
+        idle++;
+        if (!channel_runnable(s, chid)) {
+            continue;
+        }
+        if (gp100_pbdma_run(s, chid, &budget)) {
+            idle = 0;
+        }
+        waiting |= f->chan[chid].wait == GP100_WAIT_ACQUIRE;
+    }
+    f->running = false;
+
+    if (budget.methods <= 0 || budget.bytes <= 0) {
+        qemu_bh_schedule(f->bh);
+    } else if (waiting) {
+        timer_mod(f->retry, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) + RETRY_NS);
+    }
+}
+
+void gp100_fifo_kick(GP100State *s)
+{
+    fifo_run(s);
+}
+
+void gp100_fifo_kick_later(GP100State *s)
+{
+    qemu_bh_schedule(s->fifo.bh);
+}
+
+static void fifo_run_bh(void *opaque)
+{
+    fifo_run(opaque);
+}
+
+/* Timers have no re-entrancy guard; the bottom half does. */
+static void fifo_retry(void *opaque)
+{
+    gp100_fifo_kick_later(opaque);
+}
+
+/* Registers */
+
+static void fifo_irq_write(GP100State *s, unsigned i, uint32_t val)
+{
+    gp100_irq_update(s);
+}
+
+static uint32_t fifo_intr_read(GP100State *s, unsigned i)
+{
+    return gp100_fifo_intr(s);
+}
+
+static void fifo_kick_write(GP100State *s, unsigned i, uint32_t val)
+{
+    gp100_fifo_kick(s);
+}
+
+/* A write of a runlist's bit takes back an error's hold on the runlist. */
+static void fifo_error_sched_write(GP100State *s, unsigned i, uint32_t val)
+{
+    gp100_fifo_kick(s);
+}
+
+static void fifo_userd_base_write(GP100State *s, unsigned i, uint32_t val)
+{
+    gp100_bar1_update_windows(s, UINT64_MAX);
+}
+
+static void fifo_runlist_submit(GP100State *s, unsigned i, uint32_t val)
+{
+    static const GP100Aperture targets[] = {
+        GP100_APER_VRAM, GP100_APER_PEER, GP100_APER_SYS_COH,
+        GP100_APER_SYS_NCOH,
+    };
+    GP100Fifo *f = &s->fifo;
+    uint32_t base = gp100_reg(s, PFIFO_RUNLIST_BASE);
+    uint64_t addr = (uint64_t)(base & RUNLIST_BASE_PTR) << 12;
+    unsigned count = val & RUNLIST_COUNT;
+    g_autofree uint32_t *entries = NULL;
+
+    trace_gp100_runlist(RUNLIST_ID(val), addr, count);
+    if (RUNLIST_ID(val) >= GP100_RUNLISTS) {
+        gp100_guest_error(s, "no runlist %u", RUNLIST_ID(val));
+        return;
+    }
+    if (count > RUNLIST_MAX) {
+        gp100_guest_error(s, "runlist of %u entries", count);
+        return;
+    }
+    entries = g_new(uint32_t, 2 * count);
+    if (count && !gp100_phys_read(s, targets[extract32(base, 28, 2)], addr,
+                                  entries, 8ull * count)) {
+        gp100_guest_error(s, "runlist at 0x%" PRIx64 " cannot be read", addr);
+        return;
+    }
+    f->runlist_len = 0;
+    for (unsigned e = 0; e < count; e++) {
+        uint32_t w = le32_to_cpu(entries[2 * e]);
+        unsigned chid = w & RUNLIST_ENTRY_CHID;
+
+        if (w & RUNLIST_ENTRY_TSG) {
+            continue;           /* time slices mean nothing here */
+        }
+        if (chid >= GP100_CHANNELS || f->runlist_len == GP100_CHANNELS) {
+            gp100_guest_error(s, "runlist entry %u: channel %u", e, chid);
+            continue;
+        }
+        f->runlist[f->runlist_len++] = chid;
+    }
+    gp100_reg_set(s, PFIFO_RUNLIST_INTR,
+                  gp100_reg(s, PFIFO_RUNLIST_INTR) | 1u << RUNLIST_ID(val));
+    gp100_irq_update(s);
+    gp100_fifo_kick(s);
+}
+
+/*
+ * Channels stop between methods, so there is nothing to stop here but a copy
+ * that is under way: the preemption is pending until it ends.
+ */
+static void fifo_preempt_write(GP100State *s, unsigned i, uint32_t val)
+{
+    trace_gp100_preempt(val);
+    for (unsigned c = 0; c < GP100_CHANNELS; c++) {
+        channel_save(s, c);
+    }
+}
+
+static uint32_t fifo_preempt_read(GP100State *s, unsigned i)
+{
+    return gp100_reg(s, PFIFO_PREEMPT) | (s->ce.busy ? PREEMPT_PENDING : 0);
+}
+
+static void ccsr_inst_write(GP100State *s, unsigned chid, uint32_t val)
+{
+    GP100Channel *ch = &s->fifo.chan[chid];
+
+    trace_gp100_channel_bind(chid, val);
+    if (s->ce.busy && s->ce.chid == chid) {
+        gp100_guest_error(s, "channel %u rebound during a copy", chid);
+        s->ce.busy = false;
+    }
+    channel_save(s, chid);
+    ch->inst = val;
+    ch->loaded = false;
+    ch->wait = GP100_WAIT_NONE;
+    gp100_fifo_kick(s);
+}
+
+static uint32_t ccsr_channel_read(GP100State *s, unsigned chid)
+{
+    uint32_t val = gp100_reg(s, CCSR_CHANNEL + chid * 8) & CCSR_RUNLIST;
+
+    return val | (s->fifo.chan[chid].enabled ? CCSR_ENABLED : 0);
+}
+
+static void ccsr_channel_write(GP100State *s, unsigned chid, uint32_t val)
+{
+    GP100Channel *ch = &s->fifo.chan[chid];
+
+    if (val & CCSR_ENABLE_CLR) {
+        ch->enabled = false;
+        channel_save(s, chid);
+    } else if (val & CCSR_ENABLE_SET) {
+        ch->enabled = true;
+    }
+    trace_gp100_channel_enable(chid, ch->enabled);
+    gp100_fifo_kick(s);
+}
+
+static void fifo_reset(GP100State *s)
+{
+    GP100Fifo *f = &s->fifo;
+
+    memset(f->chan, 0, sizeof(f->chan));
+    f->runlist_len = 0;
+    f->next = 0;
+    s->ce.busy = false;
+    qemu_bh_cancel(f->bh);
+    timer_del(f->retry);
+    timer_del(s->ce.delay);
+    gp100_bar1_update_windows(s, UINT64_MAX);
+}
+
+#define PLAIN(a, n)     { a, n, .wmask = UINT32_MAX }
+
+static const GP100Reg fifo_regs[] = {
+    { PFIFO_PBDMA_NUM, "PBDMA_NUM", .reset = 1 },
+    { PFIFO_CHANNEL_NUM, "CHANNEL_NUM", .reset = GP100_CHANNELS },
+    { PFIFO_INTR, "INTR", .w1c = UINT32_MAX, .read = fifo_intr_read,
+      .write = fifo_irq_write },
+    { PFIFO_INTR_EN, "INTR_EN", .wmask = UINT32_MAX,
+      .write = fifo_irq_write },
+    PLAIN(0x002200, "ENABLE"),
+    PLAIN(0x002204, "PBDMA_ENABLE"),
+    { PFIFO_USERD_BASE, "USERD_BASE", .wmask = UINT32_MAX,
+      .write = fifo_userd_base_write },
+    { PFIFO_RUNLIST_BASE, "RUNLIST_BASE", .wmask = UINT32_MAX },
+    { PFIFO_RUNLIST, "RUNLIST", .wmask = UINT32_MAX,
+      .write = fifo_runlist_submit },
+    { PFIFO_RUNLIST_STATUS, "RUNLIST_STATUS", .count = 16, .stride = 8 },
+    { PFIFO_PBDMA_MAP, "PBDMA_MAP", .reset = 1u << 0 },
+    { PFIFO_BIND_ERROR, "BIND_ERROR" },
+    { PFIFO_SCHED_ERROR, "SCHED_ERROR" },
+    { PFIFO_CHSW_ERROR, "CHSW_ERROR", .w1c = UINT32_MAX },
+    { PFIFO_ERROR_SCHED, "ERROR_SCHED", .w1c = UINT32_MAX,
+      .write = fifo_error_sched_write },
+    { PFIFO_SCHED_DISABLE, "SCHED_DISABLE", .wmask = UINT32_MAX,
+      .write = fifo_kick_write },
+    { PFIFO_PREEMPT, "PREEMPT", .wmask = ~PREEMPT_PENDING,
+      .read = fifo_preempt_read, .write = fifo_preempt_write },
+    { PFIFO_ENGINE_STATUS, "ENGINE_STATUS", .count = 16, .stride = 8 },
+    { PFIFO_RUNLIST_INTR, "RUNLIST_INTR", .w1c = UINT32_MAX,
+      .write = fifo_irq_write },
+    PLAIN(PFIFO_ENGINE_INTR_EN, "ENGINE_INTR_EN"),
+    { PFIFO_FAULT_TRIGGER, "FAULT_TRIGGER", .count = 16,
+      .wmask = UINT32_MAX },
+    { CCSR_INST, "CCSR_INST", .count = GP100_CHANNELS, .stride = 8,
+      .wmask = UINT32_MAX, .write = ccsr_inst_write },
+    { CCSR_CHANNEL, "CCSR_CHANNEL", .count = GP100_CHANNELS, .stride = 8,
+      .wmask = CCSR_RUNLIST, .read = ccsr_channel_read,
+      .write = ccsr_channel_write },
+};
+
+const GP100Unit gp100_fifo = {
+    .name = "PFIFO", .regs = fifo_regs, .num_regs = ARRAY_SIZE(fifo_regs),
+    .reset = fifo_reset,
+};
+
+void gp100_fifo_realize(GP100State *s)
+{
+    s->fifo.bh = qemu_bh_new_guarded(fifo_run_bh, s,
+                                     &DEVICE(s)->mem_reentrancy_guard);
+    s->fifo.retry = timer_new_ns(QEMU_CLOCK_VIRTUAL, fifo_retry, s);
+}
+
+void gp100_fifo_unrealize(GP100State *s)
+{
+    qemu_bh_delete(s->fifo.bh);
+    timer_free(s->fifo.retry);
+}

@@ -1,0 +1,447 @@
+/*
+ * NVIDIA Pascal GPU (GP100): state of the model and the calls between units.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Everything runs under the BQL.  Units talk to each other only through
+ * the functions declared here.
+ */
+
+#ifndef HW_MISC_GP100_H
+#define HW_MISC_GP100_H
+
+#include "hw/pci/pci_device.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "system/hostmem.h"
+#include "regs.h"
+
+#define TYPE_GP100 "gp100"
+OBJECT_DECLARE_SIMPLE_TYPE(GP100State, GP100)
+
+#define GP100_BAR0_SIZE         (16 * MiB)
+#define GP100_BAR2_SIZE         (32 * MiB)
+#define GP100_VRAM_MAX          (128 * GiB) /* 25 page number bits of a PTE */
+#define GP100_CHANNELS          256
+#define GP100_USERD_SIZE        0x200       /* bytes for each channel */
+#define GP100_RUNLISTS          1
+#define GP100_LARGE_SHIFT       21
+#define GP100_LARGE_SIZE        (1ull << GP100_LARGE_SHIFT)
+
+/* Report a guest mistake: trace, count, and log with -d guest_errors. */
+#define gp100_guest_error(s, fmt, ...)                                  \
+    gp100_guest_error_(s, __func__, fmt, ## __VA_ARGS__)
+
+/* pri.c: registers */
+
+/*
+ * One register, or @count of them @stride bytes apart (0: 4 bytes).
+ * A write changes the bits in @wmask, clears the 1 bits among @w1c and then
+ * calls @write with the value the guest wrote.  @read, where given, computes
+ * the value instead of returning what is stored.
+ */
+typedef struct GP100Reg {
+    uint32_t addr;
+    const char *name;
+    uint16_t count;
+    uint16_t stride;
+    uint32_t reset;
+    uint32_t wmask;
+    uint32_t w1c;
+    uint32_t (*read)(GP100State *s, unsigned i);
+    void (*write)(GP100State *s, unsigned i, uint32_t val);
+} GP100Reg;
+
+/* A hardware unit: its registers and what a reset of the unit does. */
+typedef struct GP100Unit {
+    const char *name;
+    const GP100Reg *regs;
+    unsigned num_regs;
+    void (*reset)(GP100State *s);
+} GP100Unit;
+
+extern const GP100Unit gp100_pmc, gp100_pbus, gp100_ptimer, gp100_fuse,
+                       gp100_fb, gp100_mmu, gp100_fault, gp100_fifo,
+                       gp100_pbdma, gp100_ce, gp100_board;
+
+/* mmu.c: address translation */
+
+typedef enum GP100Aperture {
+    GP100_APER_VRAM = 0,
+    GP100_APER_PEER = 1,
+    GP100_APER_SYS_COH = 2,
+    GP100_APER_SYS_NCOH = 3,
+    GP100_APER_SPARSE,          /* reads are 0, writes are dropped */
+} GP100Aperture;
+
+/* Fault reasons, as in the INFO.TYPE field of PFIFO's fault registers. */
+typedef enum GP100FaultType {
+    GP100_FAULT_PDE = 0x00,
+    GP100_FAULT_PDE_SIZE = 0x01,
+    GP100_FAULT_PTE = 0x02,
+    GP100_FAULT_VA_LIMIT = 0x03,
+    GP100_FAULT_UNBOUND_INST = 0x04,
+    GP100_FAULT_RO = 0x06,
+    GP100_FAULT_APERTURE = 0x0a,
+    GP100_FAULT_NONE = -1,
+    GP100_FAULT_BUS = -2,       /* translated, but the PCI bus said no */
+} GP100FaultType;
+
+/* An address space: what an instance block says about page tables. */
+typedef struct GP100Space {
+    bool valid;
+    uint64_t inst;              /* VRAM address of the instance block */
+    uint64_t pdb;               /* page directory: address | aperture */
+    uint64_t limit;             /* last valid virtual address */
+} GP100Space;
+
+/* A translated virtual address. */
+typedef struct GP100Xlat {
+    uint64_t addr;              /* of the byte asked for */
+    uint64_t left;              /* bytes up to the end of the page */
+    GP100Aperture aper;
+    bool ro;
+} GP100Xlat;
+
+#define GP100_TLB_SHIFTS        3
+#define GP100_TLB_ENTRIES       2048
+#define GP100_TLB_GENS          64
+
+typedef struct GP100TlbEntry {
+    uint64_t pdb;
+    uint64_t vpn;
+    uint64_t addr;
+    uint32_t gen;
+    uint8_t aper;
+    bool valid;
+    bool ro;
+} GP100TlbEntry;
+
+typedef struct GP100Mmu {
+    GP100TlbEntry tlb[GP100_TLB_SHIFTS][GP100_TLB_ENTRIES];
+    /* An entry is stale once the generation of its page directory moved on. */
+    uint32_t gen[GP100_TLB_GENS];
+} GP100Mmu;
+
+/* pbdma.c, fifo.c, ce.c: channels */
+
+#define GP100_CE_METHODS        (0x800 / 4)
+
+/* Why a channel does not proceed. */
+typedef enum GP100ChannelWait {
+    GP100_WAIT_NONE,
+    GP100_WAIT_ACQUIRE,         /* a semaphore has not reached its value */
+    GP100_WAIT_ERROR,           /* until the driver takes the channel down */
+} GP100ChannelWait;
+
+typedef struct GP100Channel {
+    uint32_t inst;              /* CCSR_INST as written */
+    bool enabled;
+    bool loaded;                /* the fields below mirror RAMFC */
+    GP100ChannelWait wait;
+    GP100Space space;
+    uint64_t userd;             /* VRAM address */
+    uint64_t gp_base;           /* GPU virtual address */
+    uint32_t gp_mask;           /* entries - 1 */
+    uint32_t gp_get;
+    uint32_t gp_put;
+    /* the pushbuffer segment of the current GP entry */
+    uint64_t pb_va;
+    uint32_t pb_words;
+    /* the method header that is being executed */
+    uint32_t method;            /* byte address */
+    uint32_t method_left;
+    uint32_t method_step;       /* added to the address after each word */
+    bool method_once;           /* ... but only after the first word */
+    uint8_t subch;
+    /* state that methods leave behind */
+    uint16_t subch_class[8];
+    uint32_t sem[4];            /* SEMAPHOREA..D */
+    uint32_t ce[GP100_CE_METHODS];
+} GP100Channel;
+
+/* Bounds one run of the scheduler; a run stops when either is used up. */
+typedef struct GP100Budget {
+    int64_t methods;
+    int64_t bytes;
+} GP100Budget;
+
+typedef struct GP100Fifo {
+    GP100Channel chan[GP100_CHANNELS];
+    uint16_t runlist[GP100_CHANNELS];   /* channel ids, in runlist order */
+    unsigned runlist_len;
+    unsigned next;                      /* round robin position */
+    bool running;
+    QEMUBH *bh;                         /* continues after a used up budget */
+    QEMUTimer *retry;                   /* polls unsatisfied acquires */
+} GP100Fifo;
+
+/* One side of a copy. */
+typedef struct GP100CopySide {
+    uint64_t addr;              /* of the current line */
+    int64_t pitch;
+    bool phys;
+    GP100Aperture aper;         /* if phys */
+} GP100CopySide;
+
+/* The copy engine: one launch at a time, resumable. */
+typedef struct GP100Ce {
+    bool busy;
+    bool delayed;               /* copy-delay-us has not passed yet */
+    unsigned chid;
+    uint32_t launch;            /* LAUNCH_DMA */
+    GP100Space space;
+    GP100CopySide src, dst;
+    uint64_t line_bytes;        /* that are written to the destination */
+    uint64_t lines;
+    uint64_t done;              /* bytes of the current line */
+    bool remap;
+    uint32_t remap_components;
+    uint32_t remap_const[2];
+    QEMUTimer *delay;
+    uint8_t bounce[2][64 * KiB];
+} GP100Ce;
+
+/* bar.c: BAR1 and BAR2 */
+
+/* A run of large VRAM pages of BAR1 that is mapped as RAM. */
+typedef struct GP100Window {
+    uint64_t offset;            /* in BAR1 */
+    uint64_t vram;
+    uint64_t size;
+    MemoryRegion *mr;
+} GP100Window;
+
+typedef struct GP100Bar {
+    MemoryRegion container;
+    MemoryRegion mmio;
+    GP100Space space;
+    uint64_t size;
+    bool virt;                  /* translated, not linear VRAM */
+    GArray *windows;            /* of GP100Window, by offset */
+} GP100Bar;
+
+/* gp100.c: the device */
+
+/* Counters are read-only QOM properties; the names are in gp100.c. */
+typedef struct GP100Stats {
+    uint64_t ce_launches;
+    uint64_t ce_bytes_h2d;
+    uint64_t ce_bytes_d2h;
+    uint64_t ce_bytes_d2d;
+    uint64_t ce_bytes_h2h;
+    uint64_t ce_bytes_fill;
+    uint64_t ce_errors;
+    uint64_t gp_entries;
+    uint64_t methods;
+    uint64_t sem_releases;
+    uint64_t sem_acquires;
+    uint64_t nonstall_irqs;
+    uint64_t msi_sent;
+    uint64_t tlb_invalidates;
+    uint64_t tlb_hits;
+    uint64_t tlb_misses;
+    uint64_t bar1_reads;
+    uint64_t bar1_writes;
+    uint64_t bar1_faults;
+    uint64_t bar1_windows;      /* how many exist now */
+    uint64_t bar1_window_bytes;
+    uint64_t bar2_faults;
+    uint64_t mmu_faults;
+    uint64_t unknown_regs;
+    uint64_t guest_errors;
+} GP100Stats;
+
+struct GP100State {
+    PCIDevice parent_obj;
+
+    /* properties */
+    HostMemoryBackend *memdev;
+    uint64_t vram_prop;
+    uint64_t bar1_prop;
+    bool strict;
+    bool use_windows;
+    bool use_tlb;
+    uint32_t copy_delay_us;
+    uint32_t fail_copies;
+    uint32_t drop_nonstall;
+
+    MemoryRegion bar0;
+    MemoryRegion pri;
+    MemoryRegion prom;
+    MemoryRegion pramin;
+    MemoryRegion vram_own;
+    MemoryRegion *vram_mr;
+    uint8_t *vram;
+    uint64_t vram_size;
+
+    uint32_t *regs;             /* BAR0, one word for each register */
+    uint8_t *vbios;
+    bool msi_armed;
+    bool intx_level;
+    int64_t ptimer_offset;
+    QEMUTimer *ptimer_alarm;
+    GP100Mmu mmu;
+    GP100Bar bar1;
+    GP100Bar bar2;
+    GP100Fifo fifo;
+    GP100Ce ce;
+    GP100Stats stats;
+};
+
+/* pri.c */
+
+/* Build the register index.  Once, before the first device exists. */
+void gp100_pri_init_index(void);
+/* Create the BAR0 regions; @s->regs and @s->vbios must exist. */
+void gp100_pri_realize(GP100State *s);
+/* Set every register of every unit to its reset value. */
+void gp100_pri_reset(GP100State *s);
+/* Set the registers of one unit to their reset values. */
+void gp100_unit_reset_regs(GP100State *s, const GP100Unit *unit);
+
+static inline uint32_t gp100_reg(GP100State *s, uint32_t addr)
+{
+    return s->regs[addr / 4];
+}
+
+static inline void gp100_reg_set(GP100State *s, uint32_t addr, uint32_t val)
+{
+    s->regs[addr / 4] = val;
+}
+
+void gp100_guest_error_(GP100State *s, const char *func, const char *fmt, ...)
+    G_GNUC_PRINTF(3, 4);
+
+/* pmc.c */
+
+/* Recompute the interrupt tree and signal the host if its rules say so. */
+void gp100_irq_update(GP100State *s);
+
+/* ptimer.c */
+
+/* The GPU's clock, in nanoseconds. */
+uint64_t gp100_ptimer_now(GP100State *s);
+void gp100_ptimer_realize(GP100State *s);
+void gp100_ptimer_unrealize(GP100State *s);
+
+/* vbios.c */
+#define GP100_VBIOS_SIZE        4096
+
+/* Fill @rom with a VBIOS image for PCI device @vendor:@device. */
+void gp100_vbios_build(uint8_t rom[GP100_VBIOS_SIZE], uint16_t vendor,
+                       uint16_t device);
+
+/* fb.c */
+
+/*
+ * Pointer to @len bytes of VRAM at @addr, or NULL when they are not all
+ * inside.  Valid as long as the device is realized.
+ */
+void *gp100_vram(GP100State *s, uint64_t addr, uint64_t len);
+/* Little-endian words of VRAM.  Outside: 0 is read, writes are dropped. */
+uint32_t gp100_vram_ldl(GP100State *s, uint64_t addr);
+void gp100_vram_stl(GP100State *s, uint64_t addr, uint32_t val);
+/* Read @len bytes at @addr of @aper; false when any of it is unreachable. */
+bool gp100_phys_read(GP100State *s, GP100Aperture aper, uint64_t addr,
+                     void *buf, uint64_t len);
+bool gp100_phys_write(GP100State *s, GP100Aperture aper, uint64_t addr,
+                      const void *buf, uint64_t len);
+void gp100_fb_realize(GP100State *s);
+
+/* mmu.c */
+
+/* Load @space from the instance block at VRAM address @inst. */
+bool gp100_space_load(GP100State *s, GP100Space *space, uint64_t inst);
+/* Translate @va; GP100_FAULT_NONE and *@x, or the reason of the fault. */
+GP100FaultType gp100_translate(GP100State *s, const GP100Space *space,
+                               uint64_t va, bool write, GP100Xlat *x);
+/*
+ * Copy @len bytes from or to @va.  Stops at the first page that faults and
+ * stores its address in *@fault_va.
+ */
+GP100FaultType gp100_virt_read(GP100State *s, const GP100Space *space,
+                               uint64_t va, void *buf, uint64_t len,
+                               uint64_t *fault_va);
+GP100FaultType gp100_virt_write(GP100State *s, const GP100Space *space,
+                                uint64_t va, const void *buf, uint64_t len,
+                                uint64_t *fault_va);
+/*
+ * If the @index-th large page of @space is a valid, writable large page of
+ * VRAM that lies wholly inside VRAM: its address, otherwise UINT64_MAX.
+ * @cache keeps the page directory between calls with ascending @index;
+ * initialize it with GP100_PD0_CACHE_INIT.
+ */
+typedef struct GP100Pd0Cache {
+    uint64_t index;
+    bool present;
+    uint8_t data[0x1000];
+} GP100Pd0Cache;
+#define GP100_PD0_CACHE_INIT(c) ((c)->index = UINT64_MAX)
+uint64_t gp100_large_page(GP100State *s, const GP100Space *space,
+                          uint64_t index, GP100Pd0Cache *cache);
+
+/* fault.c */
+
+/* MMU clients, by the unit number that PFIFO reports. */
+enum {
+    GP100_UNIT_BAR1 = 0x04,
+    GP100_UNIT_BAR2 = 0x05,
+    GP100_UNIT_HOST0 = 0x06,
+    GP100_UNIT_CE0 = 0x15,
+};
+
+/* Record a non-replayable fault and raise PFIFO's interrupt. */
+void gp100_mmu_fault(GP100State *s, unsigned unit, const GP100Space *space,
+                     uint64_t va, bool write, GP100FaultType type);
+bool gp100_fault_buffer_pending(GP100State *s);
+
+/* bar.c */
+void gp100_bar_realize(GP100State *s);
+void gp100_bar_unrealize(GP100State *s);
+void gp100_bar_reset(GP100State *s);
+void gp100_bar1_bind(GP100State *s, uint32_t block);
+void gp100_bar2_bind(GP100State *s, uint32_t block);
+/* The page tables of page directory @pdb (or any: UINT64_MAX) changed. */
+void gp100_bar1_update_windows(GP100State *s, uint64_t pdb);
+
+/* fifo.c */
+
+/* PFIFO_INTR: what is latched and what is derived from other registers. */
+uint32_t gp100_fifo_intr(GP100State *s);
+void gp100_fifo_realize(GP100State *s);
+void gp100_fifo_unrealize(GP100State *s);
+/* Run whatever can run; bounded, the rest follows in a bottom half. */
+void gp100_fifo_kick(GP100State *s);
+/* The same, but never inside the caller. */
+void gp100_fifo_kick_later(GP100State *s);
+/* Raise the non-stalling interrupt. */
+void gp100_fifo_nonstall(GP100State *s);
+
+/* pbdma.c */
+
+/* Load channel state from RAMFC.  false: the instance block is unusable. */
+bool gp100_pbdma_load(GP100State *s, unsigned chid);
+/* Save GP_GET and GP_PUT to RAMFC and GP_GET to USERD. */
+void gp100_pbdma_save(GP100State *s, unsigned chid);
+/*
+ * Run channel @chid until it waits, needs the copy engine to finish, is out
+ * of work or @budget is used up.  false: it could not do anything.
+ */
+bool gp100_pbdma_run(GP100State *s, unsigned chid, GP100Budget *budget);
+/* Stop channel @chid with PBDMA interrupt @intr. */
+void gp100_pbdma_error(GP100State *s, unsigned chid, uint32_t intr,
+                       uint32_t method, uint32_t data);
+
+/* ce.c */
+#define GP100_CLASS_CE          0xc0b5
+
+void gp100_ce_realize(GP100State *s);
+void gp100_ce_unrealize(GP100State *s);
+/* Execute method @mthd of a copy channel.  false: no such method. */
+bool gp100_ce_method(GP100State *s, unsigned chid, uint32_t mthd,
+                     uint32_t data);
+/* Proceed with the current launch until it is done or @budget is used up. */
+void gp100_ce_step(GP100State *s, GP100Budget *budget);
+
+#endif

@@ -1,0 +1,1062 @@
+/*
+ * QTest of the GP100 GPU: registers, interrupts, page tables, BAR1 windows,
+ * channels and the copy engine, driven as a driver would drive them.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * VRAM is a shared file, so what the GPU did to it is seen without the GPU's
+ * help.  Page tables, instance blocks and pushbuffers are made by hand.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "libqtest.h"
+#include "hw/pci/pci_regs.h"
+#include "qobject/qdict.h"
+#include "../../hw/misc/gp100/regs.h"
+
+#define DEVFN           (8 << 3)
+#define BAR0            0xe0000000ull
+#define BAR1            0x1000000000ull
+#define BAR2            0x2000000000ull
+#define VRAM_SIZE       (64 * MiB)
+#define BAR1_SIZE       (64 * MiB)
+
+/* Guest memory that tests use, above what firmware touches */
+#define SYS_MSI         0x100000
+#define SYS_BUF         0x200000
+#define SYS_PB          0x300000
+
+/* What the tests put where in VRAM */
+#define V_INST          0x010000
+#define V_PD3           0x020000
+#define V_PD2           0x021000
+#define V_PD1           0x022000
+#define V_PD0           0x023000
+#define V_SPT           0x024000
+#define V_LPT           0x025000
+#define V_RUNLIST       0x026000
+#define V_USERD         0x028000
+#define V_GPFIFO        0x030000
+#define V_PUSH          0x031000
+#define V_SEM           0x032000
+#define V_DATA          0x400000
+
+/* The virtual addresses at which they appear */
+#define VA_LOW          0x000000        /* 2 MiB, the first large page */
+#define VA_SMALL        0x200000        /* small and big pages */
+#define VA_LARGE        0x400000        /* large pages from here */
+
+typedef struct Gpu {
+    QTestState *qts;
+    char *path;
+    uint8_t *vram;
+} Gpu;
+
+/*
+ * Let @ns pass.  A timer hands its work to a bottom half, which has run by the
+ * time the second of two further requests is served.
+ */
+static void step(Gpu *g, int64_t ns)
+{
+    qtest_clock_step(g->qts, ns);
+    qtest_readl(g->qts, SYS_BUF);
+    qtest_readl(g->qts, SYS_BUF);
+}
+
+/* PCI configuration space, by the legacy ports */
+
+static void cfg_select(Gpu *g, unsigned offset)
+{
+    qtest_outl(g->qts, 0xcf8, 0x80000000u | DEVFN << 8 | (offset & ~3));
+}
+
+static uint32_t cfg_readl(Gpu *g, unsigned offset)
+{
+    cfg_select(g, offset);
+    return qtest_inl(g->qts, 0xcfc);
+}
+
+static void cfg_writel(Gpu *g, unsigned offset, uint32_t val)
+{
+    cfg_select(g, offset);
+    qtest_outl(g->qts, 0xcfc, val);
+}
+
+static void cfg_writew(Gpu *g, unsigned offset, uint16_t val)
+{
+    cfg_select(g, offset);
+    qtest_outw(g->qts, 0xcfc + (offset & 2), val);
+}
+
+static unsigned cfg_cap(Gpu *g, uint8_t id)
+{
+    unsigned at = cfg_readl(g, PCI_CAPABILITY_LIST) & 0xff;
+
+    while (at && (cfg_readl(g, at) & 0xff) != id) {
+        at = cfg_readl(g, at) >> 8 & 0xff;
+    }
+    g_assert_cmpuint(at, !=, 0);
+    return at;
+}
+
+static void gpu_enable(Gpu *g)
+{
+    cfg_writel(g, PCI_BASE_ADDRESS_0, BAR0);
+    cfg_writel(g, PCI_BASE_ADDRESS_1, (uint32_t)BAR1);
+    cfg_writel(g, PCI_BASE_ADDRESS_2, BAR1 >> 32);
+    cfg_writel(g, PCI_BASE_ADDRESS_3, (uint32_t)BAR2);
+    cfg_writel(g, PCI_BASE_ADDRESS_4, BAR2 >> 32);
+    cfg_writew(g, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+}
+
+static Gpu *gpu_start(const char *props)
+{
+    Gpu *g = g_new0(Gpu, 1);
+    int fd;
+
+    fd = g_file_open_tmp("gp100-XXXXXX", &g->path, NULL);
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(ftruncate(fd, VRAM_SIZE), ==, 0);
+    g->vram = mmap(NULL, VRAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    g_assert(g->vram != MAP_FAILED);
+    close(fd);
+    g->qts = qtest_initf("-M q35 -nodefaults -m 64M "
+                         "-object memory-backend-file,id=vram,share=on,"
+                         "size=%u,mem-path=%s "
+                         "-device gp100,id=gpu,addr=8.0,memdev=vram,"
+                         "bar1-size=%u%s", (unsigned)VRAM_SIZE, g->path,
+                         (unsigned)BAR1_SIZE, props);
+    gpu_enable(g);
+    return g;
+}
+
+static void gpu_stop(Gpu *g)
+{
+    qtest_quit(g->qts);
+    munmap(g->vram, VRAM_SIZE);
+    unlink(g->path);
+    g_free(g->path);
+    g_free(g);
+}
+
+static uint32_t rd(Gpu *g, uint32_t reg)
+{
+    return qtest_readl(g->qts, BAR0 + reg);
+}
+
+static void wr(Gpu *g, uint32_t reg, uint32_t val)
+{
+    qtest_writel(g->qts, BAR0 + reg, val);
+}
+
+static uint64_t counter(Gpu *g, const char *name)
+{
+    QDict *r = qtest_qmp(g->qts, "{'execute': 'qom-get', 'arguments': "
+                         "{'path': '/machine/peripheral/gpu', "
+                         "'property': %s}}", name);
+    uint64_t val;
+
+    g_assert(qdict_haskey(r, "return"));
+    val = qdict_get_int(r, "return");
+    qobject_unref(r);
+    return val;
+}
+
+static void set(Gpu *g, const char *name, uint32_t val)
+{
+    qtest_qmp_assert_success(g->qts, "{'execute': 'qom-set', 'arguments': "
+                             "{'path': '/machine/peripheral/gpu', "
+                             "'property': %s, 'value': %u}}", name, val);
+}
+
+static uint32_t v_ldl(Gpu *g, uint64_t addr)
+{
+    return ldl_le_p(g->vram + addr);
+}
+
+static void v_stl(Gpu *g, uint64_t addr, uint32_t val)
+{
+    stl_le_p(g->vram + addr, val);
+}
+
+static void v_stq(Gpu *g, uint64_t addr, uint64_t val)
+{
+    stq_le_p(g->vram + addr, val);
+}
+
+/* Page tables */
+
+#define PDE(addr)       ((addr) >> 4 | 1 << 1)          /* table in VRAM */
+#define PTE(addr)       ((addr) >> 4 | 1)               /* page in VRAM */
+#define PTE_SYS(addr)   ((addr) >> 4 | 2 << 1 | 1)
+#define PTE_RO          (1 << 6)
+#define PTE_SPARSE      (1 << 3)
+#define PTE_NO_SMALL    (1 << 5)
+
+static void set_large(Gpu *g, unsigned i, uint64_t pte)
+{
+    v_stq(g, V_PD0 + i * 16, pte);
+    v_stq(g, V_PD0 + i * 16 + 8, 0);
+}
+
+static void set_small(Gpu *g, unsigned i, uint64_t pte)
+{
+    v_stq(g, V_SPT + i * 8, pte);
+}
+
+static void set_big(Gpu *g, unsigned i, uint64_t pte)
+{
+    v_stq(g, V_LPT + i * 8, pte);
+}
+
+static void invalidate(Gpu *g, uint64_t pdb)
+{
+    wr(g, MMU_INVALIDATE_PDB, pdb >> 12 << 4);
+    wr(g, MMU_INVALIDATE_PDB_HI, 0);
+    wr(g, MMU_INVALIDATE, 1u << 31 | 1);
+}
+
+/* An address space: page 0 is VRAM 0, then tables at VA_SMALL. */
+static void make_space(Gpu *g)
+{
+    memset(g->vram + V_INST, 0, V_SEM - V_INST);
+    v_stq(g, V_INST + 0x200, V_PD3 | 1 << 10 | 1 << 11);
+    v_stq(g, V_INST + 0x208, BAR1_SIZE - 1);
+    v_stq(g, V_PD3, PDE(V_PD2));
+    v_stq(g, V_PD2, PDE(V_PD1));
+    v_stq(g, V_PD1, PDE(V_PD0));
+    set_large(g, 0, PTE(0));
+    v_stq(g, V_PD0 + 16, PDE(V_LPT));
+    v_stq(g, V_PD0 + 24, PDE(V_SPT));
+}
+
+static void bind_bar1(Gpu *g)
+{
+    wr(g, PBUS_BAR1_BLOCK, 1u << 31 | V_INST >> 12);
+}
+
+static uint32_t bar1(Gpu *g, uint64_t va)
+{
+    return qtest_readl(g->qts, BAR1 + va);
+}
+
+/* Tests */
+
+static void test_identity(void)
+{
+    Gpu *g = gpu_start("");
+    uint8_t rom[4096], sum = 0;
+    unsigned i;
+
+    g_assert_cmphex(cfg_readl(g, 0), ==, 0x15f810de);
+    g_assert_cmphex(cfg_readl(g, 8) >> 8, ==, 0x030200);
+    cfg_writel(g, PCI_BASE_ADDRESS_0, UINT32_MAX);
+    g_assert_cmphex(cfg_readl(g, PCI_BASE_ADDRESS_0), ==, 0xff000000);
+    cfg_writel(g, PCI_BASE_ADDRESS_1, UINT32_MAX);
+    g_assert_cmphex(cfg_readl(g, PCI_BASE_ADDRESS_1), ==, 0xfc00000c);
+    cfg_writel(g, PCI_BASE_ADDRESS_3, UINT32_MAX);
+    g_assert_cmphex(cfg_readl(g, PCI_BASE_ADDRESS_3), ==, 0xfe00000c);
+    gpu_enable(g);
+
+    g_assert_cmphex(rd(g, PMC_BOOT_0), ==, 0x130000a1);
+    wr(g, PMC_BOOT_0, 0);
+    g_assert_cmphex(rd(g, PMC_BOOT_0), ==, 0x130000a1);
+    g_assert_cmpuint(rd(g, FBPA0_MEM_MIB), ==, VRAM_SIZE / MiB);
+    g_assert_cmphex(rd(g, PTOP_DEVICE_INFO), ==, 0x8000004f);
+    g_assert_cmphex(rd(g, PTOP_DEVICE_INFO + 4), ==, 0x801040ad);
+    g_assert_cmphex(rd(g, PTOP_DEVICE_INFO + 8), ==, 0x00028c3e);
+    g_assert_cmphex(rd(g, PTOP_DEVICE_INFO + 12), ==, 0);
+
+    qtest_memread(g->qts, BAR0 + PROM_BASE, rom, sizeof(rom));
+    for (i = 0; i < sizeof(rom); i++) {
+        sum += rom[i];
+    }
+    g_assert_cmpuint(sum, ==, 0);
+    g_assert_cmphex(lduw_le_p(rom), ==, 0xaa55);
+    g_assert(!memcmp(rom + lduw_le_p(rom + 0x18), "PCIR\xde\x10\xf8\x15", 8));
+    gpu_stop(g);
+}
+
+static void test_strict(void)
+{
+    Gpu *g = gpu_start("");
+
+    wr(g, 0x555550, 0x12345678);
+    g_assert_cmphex(rd(g, 0x555550), ==, 0x12345678);
+    g_assert_cmpuint(counter(g, "unknown-regs"), ==, 2);
+    g_assert_cmphex(qtest_readb(g->qts, BAR0 + 0x555551), ==, 0x56);
+    gpu_stop(g);
+
+    g = gpu_start(",strict=on");
+    wr(g, 0x555550, 0x12345678);
+    g_assert_cmphex(rd(g, 0x555550), ==, 0xbadf1100);
+    g_assert_cmpuint(counter(g, "unknown-regs"), ==, 2);
+    g_assert_cmpuint(counter(g, "guest-errors"), ==, 1);
+    gpu_stop(g);
+}
+
+static void test_ptimer(void)
+{
+    Gpu *g = gpu_start("");
+    uint32_t then;
+
+    wr(g, PTIMER_TIME_1, 5);
+    wr(g, PTIMER_TIME_0, 0x1000);
+    g_assert_cmphex(rd(g, PTIMER_TIME_1), ==, 5);
+    then = rd(g, PTIMER_TIME_0);
+    step(g, 3200);
+    g_assert_cmpuint(rd(g, PTIMER_TIME_0) - then, ==, 3200);
+
+    wr(g, PTIMER_ALARM_0, rd(g, PTIMER_TIME_0) + 6400);
+    wr(g, PTIMER_INTR_EN, 1);
+    step(g, 3200);
+    g_assert_cmphex(rd(g, PTIMER_INTR), ==, 0);
+    step(g, 3300);
+    g_assert_cmphex(rd(g, PTIMER_INTR), ==, 1);
+    g_assert_cmphex(rd(g, PMC_INTR), ==, PMC_LEAF0_PTIMER);
+    wr(g, PTIMER_INTR, 1);
+    g_assert_cmphex(rd(g, PMC_INTR), ==, 0);
+    gpu_stop(g);
+}
+
+/* Make the timer request an interrupt, and take the request back. */
+static void raise_timer(Gpu *g)
+{
+    wr(g, PTIMER_ALARM_0, rd(g, PTIMER_TIME_0) + 64);
+    wr(g, PTIMER_INTR_EN, 1);
+    step(g, 128);
+}
+
+static uint32_t msi_take(Gpu *g)
+{
+    uint32_t val = qtest_readl(g->qts, SYS_MSI);
+
+    qtest_writel(g->qts, SYS_MSI, 0);
+    return val;
+}
+
+/* The order in which nouveau handles an interrupt must lose nothing. */
+static void test_msi(void)
+{
+    Gpu *g = gpu_start("");
+    unsigned cap = cfg_cap(g, PCI_CAP_ID_MSI);
+
+    qtest_writel(g->qts, SYS_MSI, 0);
+    cfg_writel(g, cap + PCI_MSI_ADDRESS_LO, SYS_MSI);
+    cfg_writel(g, cap + PCI_MSI_ADDRESS_HI, 0);
+    cfg_writew(g, cap + PCI_MSI_DATA_64, 0x1234);
+    cfg_writew(g, cap + PCI_MSI_FLAGS, PCI_MSI_FLAGS_ENABLE);
+
+    raise_timer(g);
+    g_assert_cmphex(msi_take(g), ==, 0);        /* leaf is off */
+    wr(g, PMC_INTR_EN_SET, UINT32_MAX);
+    g_assert_cmphex(msi_take(g), ==, 0x1234);
+    g_assert_cmphex(rd(g, PMC_INTR_EN), ==, UINT32_MAX);
+
+    /* One message for each arming, however long the request lasts. */
+    wr(g, PMC_INTR_EN_SET, UINT32_MAX);
+    g_assert_cmphex(msi_take(g), ==, 0);
+
+    /* Disable, rearm, do not serve, enable: it comes again. */
+    wr(g, PMC_INTR_EN_CLEAR, UINT32_MAX);
+    wr(g, XVE_MSI_REARM, 0);
+    g_assert_cmphex(msi_take(g), ==, 0);
+    wr(g, PMC_INTR_EN_SET, UINT32_MAX);
+    g_assert_cmphex(msi_take(g), ==, 0x1234);
+
+    /* The same, served: it does not. */
+    wr(g, PMC_INTR_EN_CLEAR, UINT32_MAX);
+    wr(g, XVE_MSI_REARM, 0);
+    wr(g, PTIMER_INTR, 1);
+    wr(g, PMC_INTR_EN_SET, UINT32_MAX);
+    g_assert_cmphex(msi_take(g), ==, 0);
+    g_assert_cmpuint(counter(g, "msi-sent"), ==, 2);
+
+    /* Without an enabled MSI capability: INTx, a level. */
+    cfg_writew(g, cap + PCI_MSI_FLAGS, 0);
+    raise_timer(g);
+    g_assert_cmphex(cfg_readl(g, PCI_COMMAND) >> 16 & PCI_STATUS_INTERRUPT,
+                    !=, 0);
+    wr(g, PTIMER_INTR, 1);
+    g_assert_cmphex(cfg_readl(g, PCI_COMMAND) >> 16 & PCI_STATUS_INTERRUPT,
+                    ==, 0);
+    g_assert_cmpuint(counter(g, "msi-sent"), ==, 2);
+    gpu_stop(g);
+}
+
+static void test_pramin(void)
+{
+    Gpu *g = gpu_start("");
+
+    wr(g, PBUS_BAR0_WINDOW, 0x300000 >> 16);
+    qtest_writel(g->qts, BAR0 + PRAMIN_BASE + 0x1234, 0xcafe0001);
+    g_assert_cmphex(v_ldl(g, 0x301234), ==, 0xcafe0001);
+    v_stl(g, 0x3ffffc, 0xcafe0002);
+    g_assert_cmphex(rd(g, PRAMIN_BASE + 0xffffc), ==, 0xcafe0002);
+
+    /* Outside VRAM */
+    wr(g, PBUS_BAR0_WINDOW, VRAM_SIZE >> 16);
+    g_assert_cmphex(rd(g, PRAMIN_BASE), ==, UINT32_MAX);
+    wr(g, PRAMIN_BASE, 1);
+    wr(g, PBUS_BAR0_WINDOW, UINT32_MAX);
+    g_assert_cmphex(rd(g, PRAMIN_BASE + 0xffffc), ==, UINT32_MAX);
+    g_assert_cmpuint(counter(g, "guest-errors"), ==, 4);
+    gpu_stop(g);
+}
+
+/* Every kind of page table entry, seen through BAR1 without windows. */
+static void check_walk(const char *props, bool cached)
+{
+    Gpu *g = gpu_start(props);
+    uint64_t faults;
+
+    make_space(g);
+    v_stl(g, V_DATA, 0x11111111);
+    v_stl(g, V_DATA + 0x1000, 0x22222222);
+    v_stl(g, V_DATA + 0x13004, 0x33333333);
+    bind_bar1(g);
+
+    set_small(g, 1, PTE(V_DATA + 0x1000));
+    g_assert_cmphex(bar1(g, VA_SMALL + 0x1000), ==, 0x22222222);
+    qtest_writel(g->qts, BAR1 + VA_SMALL + 0x1ffc, 0x44444444);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x1ffc), ==, 0x44444444);
+
+    /* an access across the end of a page */
+    set_small(g, 2, PTE(V_DATA));
+    invalidate(g, V_PD3);
+    g_assert_cmphex(qtest_readq(g->qts, BAR1 + VA_SMALL + 0x1ffc), ==,
+                    0x1111111144444444ull);
+
+    /* a big page hides the small pages below it */
+    set_big(g, 0, PTE(V_DATA + 0x10000));
+    invalidate(g, V_PD3);
+    g_assert_cmphex(bar1(g, VA_SMALL + 0x3004), ==, 0x33333333);
+
+    /* sparse: reads are 0, writes go nowhere, and it is no fault */
+    faults = counter(g, "mmu-faults");
+    set_big(g, 0, PTE_SPARSE);
+    invalidate(g, V_PD3);
+    qtest_writel(g->qts, BAR1 + VA_SMALL + 0x1000, 0x55555555);
+    g_assert_cmphex(bar1(g, VA_SMALL + 0x1000), ==, 0);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x1000), ==, 0x22222222);
+    g_assert_cmpuint(counter(g, "mmu-faults"), ==, faults);
+
+    /* invalid big page that rules small ones out; then one that does not */
+    set_big(g, 0, PTE_NO_SMALL);
+    invalidate(g, V_PD3);
+    g_assert_cmphex(bar1(g, VA_SMALL + 0x1000), ==, UINT32_MAX);
+    g_assert_cmpuint(counter(g, "mmu-faults"), ==, faults + 1);
+    set_big(g, 0, 0);
+    invalidate(g, V_PD3);
+    g_assert_cmphex(bar1(g, VA_SMALL + 0x1000), ==, 0x22222222);
+
+    /* read-only */
+    set_small(g, 1, PTE(V_DATA + 0x1000) | PTE_RO);
+    invalidate(g, V_PD3);
+    wr(g, PFIFO_FAULT_UNITS, UINT32_MAX);
+    qtest_writel(g->qts, BAR1 + VA_SMALL + 0x1000, 0x66666666);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x1000), ==, 0x22222222);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_UNITS), ==, 1 << 4);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_INST + 0x40), ==, V_INST >> 12);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_LO + 0x40), ==, VA_SMALL + 0x1000);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_INFO + 0x40) & 0x1f, ==, 6);
+    g_assert_cmphex(rd(g, PFIFO_INTR), ==, PFIFO_INTR_MMU_FAULT);
+    wr(g, PFIFO_FAULT_UNITS, 1 << 4);
+    g_assert_cmphex(rd(g, PFIFO_INTR), ==, 0);
+
+    /* system memory */
+    qtest_writel(g->qts, SYS_BUF + 8, 0x77777777);
+    set_small(g, 3, PTE_SYS(SYS_BUF));
+    g_assert_cmphex(bar1(g, VA_SMALL + 0x3008), ==, 0x77777777);
+
+    /* a page outside VRAM, tables outside VRAM, beyond the limit */
+    faults = counter(g, "bar1-faults");
+    set_small(g, 4, PTE(VRAM_SIZE));
+    g_assert_cmphex(bar1(g, VA_SMALL + 0x4000), ==, UINT32_MAX);
+    v_stq(g, V_PD0 + 32, PDE(VRAM_SIZE - 0x100));
+    v_stq(g, V_PD0 + 40, PDE(VRAM_SIZE * 4));
+    g_assert_cmphex(bar1(g, VA_LARGE), ==, UINT32_MAX);
+    v_stq(g, V_INST + 0x208, VA_SMALL - 1);
+    bind_bar1(g);
+    g_assert_cmphex(bar1(g, VA_SMALL), ==, UINT32_MAX);
+    g_assert_cmpuint(counter(g, "bar1-faults"), ==, faults + 3);
+    v_stq(g, V_INST + 0x208, BAR1_SIZE - 1);
+    bind_bar1(g);
+
+    /* a translation stays until the right page directory is invalidated */
+    v_stl(g, V_DATA + 0x5000, 0x88888888);
+    v_stl(g, V_DATA + 0x6000, 0x99999999);
+    set_small(g, 5, PTE(V_DATA + 0x5000));
+    g_assert_cmphex(bar1(g, VA_SMALL + 0x5000), ==, 0x88888888);
+    set_small(g, 5, PTE(V_DATA + 0x6000));
+    invalidate(g, V_PD3 + 0x1000);
+    g_assert_cmphex(bar1(g, VA_SMALL + 0x5000), ==,
+                    cached ? 0x88888888 : 0x99999999);
+    invalidate(g, V_PD3);
+    g_assert_cmphex(bar1(g, VA_SMALL + 0x5000), ==, 0x99999999);
+    gpu_stop(g);
+}
+
+static void test_walk(void)
+{
+    check_walk(",bar1-windows=off", true);
+}
+
+static void test_walk_no_tlb(void)
+{
+    check_walk(",bar1-windows=off,tlb=off", false);
+}
+
+/* Large pages of BAR1 are RAM, as long as the page tables say so. */
+static void test_windows(void)
+{
+    Gpu *g = gpu_start("");
+    uint64_t reads;
+
+    make_space(g);
+    set_large(g, 0, 0);
+    set_large(g, 2, PTE(0x400000));
+    set_large(g, 3, PTE(0x600000));
+    set_large(g, 4, PTE(0x200000));
+    set_large(g, 5, PTE(VRAM_SIZE));            /* not VRAM: no window */
+    set_large(g, 6, PTE(0x800000) | PTE_RO);    /* writes must fault */
+    v_stl(g, 0x600000, 0xa0a0a0a0);
+    v_stl(g, 0x200010, 0xb0b0b0b0);
+    bind_bar1(g);
+    g_assert_cmpuint(counter(g, "bar1-window-count"), ==, 2);
+    g_assert_cmpuint(counter(g, "bar1-window-bytes"), ==, 6 * MiB);
+    reads = counter(g, "bar1-reads");
+    g_assert_cmphex(bar1(g, 0x600000), ==, 0xa0a0a0a0);
+    g_assert_cmphex(bar1(g, 0x800010), ==, 0xb0b0b0b0);
+    qtest_writel(g->qts, BAR1 + 0x5ffffc, 0xc0c0c0c0);
+    g_assert_cmphex(v_ldl(g, 0x5ffffc), ==, 0xc0c0c0c0);
+    g_assert_cmpuint(counter(g, "bar1-reads"), ==, reads);
+    g_assert_cmpuint(counter(g, "bar1-writes"), ==, 0);
+
+    /* 2 MiB read-only is MMIO */
+    qtest_writel(g->qts, BAR1 + 0xc00000, 1);
+    g_assert_cmpuint(counter(g, "bar1-faults"), ==, 1);
+
+    /* Nothing changes before the invalidation, everything with it. */
+    set_large(g, 2, 0);
+    set_large(g, 4, PTE(0x600000));
+    g_assert_cmphex(bar1(g, 0x5ffffc), ==, 0xc0c0c0c0);
+    invalidate(g, V_PD3 + 0x1000);
+    g_assert_cmpuint(counter(g, "bar1-window-bytes"), ==, 6 * MiB);
+    invalidate(g, V_PD3);
+    g_assert_cmpuint(counter(g, "bar1-window-count"), ==, 2);
+    g_assert_cmpuint(counter(g, "bar1-window-bytes"), ==, 4 * MiB);
+    g_assert_cmphex(bar1(g, 0x5ffffc), ==, UINT32_MAX);
+    g_assert_cmpuint(counter(g, "bar1-faults"), ==, 2);
+    g_assert_cmphex(bar1(g, 0x800000), ==, 0xa0a0a0a0);
+    g_assert_cmphex(bar1(g, 0x600000), ==, 0xa0a0a0a0);
+
+    /* Doorbells are never RAM. */
+    wr(g, PFIFO_USERD_BASE, 1u << 28 | 0x800000 >> 12);
+    g_assert_cmpuint(counter(g, "bar1-window-bytes"), ==, 2 * MiB);
+
+    /* Physical mode, and reset: no windows, linear VRAM. */
+    wr(g, PBUS_BAR1_BLOCK, 0);
+    g_assert_cmpuint(counter(g, "bar1-window-count"), ==, 0);
+    g_assert_cmphex(bar1(g, 0x200010), ==, 0xb0b0b0b0);
+    bind_bar1(g);
+    g_assert_cmpuint(counter(g, "bar1-window-count"), ==, 1);
+    qtest_system_reset(g->qts);
+    g_assert_cmpuint(counter(g, "bar1-window-count"), ==, 0);
+    gpu_stop(g);
+}
+
+/* Channels */
+
+typedef struct Push {
+    unsigned words;
+    uint64_t at;
+} Push;
+
+#define INC(subch, mthd, n)     (1u << 29 | (n) << 16 | (subch) << 13 | \
+                                 (mthd) >> 2)
+#define IMM(subch, mthd, data)  (4u << 29 | (data) << 16 | (subch) << 13 | \
+                                 (mthd) >> 2)
+#define CE_SUBCH        4
+
+static void push(Gpu *g, Push *p, uint32_t word)
+{
+    v_stl(g, p->at + 4 * p->words++, word);
+}
+
+static void set_put(Gpu *g, unsigned chid, uint32_t put)
+{
+    /* Through BAR1, as a driver does: the write is the doorbell. */
+    qtest_writel(g->qts, BAR1 + V_USERD + chid * 0x200 + 0x8c, put);
+}
+
+/* Submit what was pushed as the next GP entry of channel 0. */
+static void kick(Gpu *g, Push *p)
+{
+    uint32_t put = v_ldl(g, V_USERD + 0x8c);
+
+    v_stl(g, V_GPFIFO + put * 8, p->at);
+    v_stl(g, V_GPFIFO + put * 8 + 4, p->words << 10);
+    p->at += 4 * p->words;
+    p->words = 0;
+    set_put(g, 0, (put + 1) % 16);
+}
+
+/* Channel 0, bound, enabled and on the runlist, in the space of BAR1. */
+static Push make_channel(Gpu *g)
+{
+    Push p = { 0, V_PUSH };
+
+    make_space(g);
+    memset(g->vram + V_SEM, 0, 0x1000);
+    v_stl(g, V_INST + 0x08, V_USERD);
+    v_stl(g, V_INST + 0x48, V_GPFIFO);
+    v_stl(g, V_INST + 0x4c, 4 << 16);           /* 16 entries */
+    v_stl(g, V_RUNLIST, 1 << 26 | 1 << 13);     /* a group of one ... */
+    v_stl(g, V_RUNLIST + 8, 0);                 /* ... channel 0 */
+    v_stl(g, V_RUNLIST + 12, V_INST >> 12);
+    bind_bar1(g);
+    wr(g, PFIFO_USERD_BASE, 1u << 28 | V_USERD >> 12);
+    wr(g, PBDMA_INTR_EN_0, UINT32_MAX);
+    wr(g, CCSR_INST, 1u << 31 | V_INST >> 12);
+    wr(g, CCSR_CHANNEL, 1 << 10);
+    g_assert_cmphex(rd(g, CCSR_CHANNEL), ==, 1);
+    wr(g, PFIFO_RUNLIST_BASE, V_RUNLIST >> 12);
+    wr(g, PFIFO_RUNLIST, 2);
+    g_assert_cmphex(rd(g, PFIFO_RUNLIST_INTR), ==, 1);
+    wr(g, PFIFO_RUNLIST_INTR, 1);
+    push(g, &p, INC(CE_SUBCH, 0, 1));
+    push(g, &p, 0xc0b5);
+    return p;
+}
+
+static void push_sem(Gpu *g, Push *p, uint64_t va, uint32_t payload,
+                     uint32_t op)
+{
+    push(g, p, INC(0, 0x10, 4));
+    push(g, p, va >> 32);
+    push(g, p, va);
+    push(g, p, payload);
+    push(g, p, op);
+}
+
+static void test_channel(void)
+{
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+
+    push_sem(g, &p, V_SEM, 0x1001, 2);
+    push(g, &p, 0);                             /* NOP */
+    push(g, &p, INC(0, 0x20, 1));               /* NON_STALL_INTERRUPT */
+    push(g, &p, 0);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x1001);
+    g_assert_cmphex(rd(g, PFIFO_INTR), ==, PFIFO_INTR_NONSTALL);
+    g_assert_cmphex(rd(g, PMC_INTR), ==, 0);
+    wr(g, PFIFO_INTR_EN, UINT32_MAX);
+    g_assert_cmphex(rd(g, PMC_INTR), ==, PMC_LEAF0_PFIFO);
+    wr(g, PFIFO_INTR, PFIFO_INTR_NONSTALL);
+    g_assert_cmphex(rd(g, PMC_INTR), ==, 0);
+    g_assert_cmpuint(v_ldl(g, V_USERD + 0x88), ==, 1);  /* GP_GET */
+
+    /* An acquire that does not hold waits, and what follows it, too. */
+    push_sem(g, &p, V_SEM + 16, 5, 4 | 1 << 24);        /* >= 5 */
+    push_sem(g, &p, V_SEM + 32, 0x2002, 2 | 1 << 24);
+    kick(g, &p);
+    v_stl(g, V_SEM + 16, 4);
+    step(g, 1000000);
+    g_assert_cmphex(v_ldl(g, V_SEM + 32), ==, 0);
+    v_stl(g, V_SEM + 16, 6);
+    step(g, 1000000);
+    g_assert_cmphex(v_ldl(g, V_SEM + 32), ==, 0x2002);
+
+    /* A blocked runlist and a disabled channel do not run. */
+    wr(g, PFIFO_SCHED_DISABLE, 1);
+    push_sem(g, &p, V_SEM, 0x3003, 2);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x1001);
+    wr(g, PFIFO_SCHED_DISABLE, 0);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x3003);
+    wr(g, CCSR_CHANNEL, 1 << 11);
+    g_assert_cmpuint(v_ldl(g, V_INST + 0x14), ==, 3);   /* saved GP_GET */
+    push_sem(g, &p, V_SEM, 0x4004, 2);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x3003);
+
+    /* Rebinding continues from what was saved. */
+    wr(g, PFIFO_PREEMPT, 0);
+    g_assert_cmphex(rd(g, PFIFO_PREEMPT) & 1 << 20, ==, 0);
+    wr(g, CCSR_INST, 0);
+    wr(g, CCSR_INST, 1u << 31 | V_INST >> 12);
+    wr(g, CCSR_CHANNEL, 1 << 10);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x4004);
+    g_assert_cmpuint(counter(g, "gp-entries"), ==, 4);
+    g_assert_cmpuint(counter(g, "guest-errors"), ==, 0);
+    gpu_stop(g);
+}
+
+static void push_copy(Gpu *g, Push *p, uint64_t src, uint64_t dst,
+                      uint32_t pitch_in, uint32_t pitch_out, uint32_t length,
+                      uint32_t count, uint32_t launch)
+{
+    push(g, p, INC(CE_SUBCH, 0x400, 8));
+    push(g, p, src >> 32);
+    push(g, p, src);
+    push(g, p, dst >> 32);
+    push(g, p, dst);
+    push(g, p, pitch_in);
+    push(g, p, pitch_out);
+    push(g, p, length);
+    push(g, p, count);
+    push(g, p, INC(CE_SUBCH, 0x300, 1));
+    push(g, p, launch);
+}
+
+#define L_COPY          (2 | 1 << 2 | 1 << 7 | 1 << 8)
+#define L_MULTI         (1 << 9)
+#define L_REMAP         (1 << 10)
+#define L_SRC_PHYS      (1 << 12)
+#define L_DST_PHYS      (1 << 13)
+
+static void pattern(uint8_t *buf, size_t len, unsigned seed)
+{
+    for (size_t i = 0; i < len; i++) {
+        buf[i] = i * 7 + (i >> 8) * 13 + seed;
+    }
+}
+
+static void test_copy(void)
+{
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+    g_autofree uint8_t *in = g_malloc(0x3000), *out = g_malloc(0x3000);
+    unsigned i;
+
+    /* host to VRAM, physical: 260 SRC_PHYS_MODE coherent system memory */
+    pattern(in, 0x3000, 1);
+    qtest_memwrite(g->qts, SYS_BUF, in, 0x3000);
+    push(g, &p, IMM(CE_SUBCH, 0x260, 1));
+    push(g, &p, IMM(CE_SUBCH, 0x264, 0));
+    push_copy(g, &p, SYS_BUF + 3, V_DATA + 5, 0, 0, 0x2ff0, 0,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    kick(g, &p);
+    g_assert(!memcmp(g->vram + V_DATA + 5, in + 3, 0x2ff0));
+    g_assert_cmpuint(counter(g, "ce-bytes-h2d"), ==, 0x2ff0);
+
+    /* and back */
+    push(g, &p, IMM(CE_SUBCH, 0x260, 0));
+    push(g, &p, IMM(CE_SUBCH, 0x264, 2));
+    push_copy(g, &p, V_DATA + 5, SYS_BUF + 0x10000, 0, 0, 0x2ff0, 0,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    kick(g, &p);
+    qtest_memread(g->qts, SYS_BUF + 0x10000, out, 0x2ff0);
+    g_assert(!memcmp(out, in + 3, 0x2ff0));
+    g_assert_cmpuint(counter(g, "ce-bytes-d2h"), ==, 0x2ff0);
+
+    /* virtual, several lines, across small pages that are not adjacent */
+    pattern(g->vram + V_DATA, 0x3000, 2);
+    set_small(g, 0, PTE(V_DATA));
+    set_small(g, 1, PTE(V_DATA + 0x2000));
+    set_small(g, 2, PTE_SYS(SYS_BUF));
+    set_small(g, 3, PTE(V_DATA + 0x8000));
+    push_copy(g, &p, VA_SMALL + 0xf00, VA_SMALL + 0x2f80, 0x300, 0x50, 0x40,
+              5, L_COPY | L_MULTI);
+    kick(g, &p);
+    qtest_memread(g->qts, SYS_BUF, out, 0x1000);
+    for (i = 0; i < 5 * 0x40; i++) {
+        unsigned line = i / 0x40, from = 0xf00 + line * 0x300 + i % 0x40;
+        unsigned to = 0x2f80 + line * 0x50 + i % 0x40;
+        uint8_t want, got;
+
+        want = from < 0x1000 ? g->vram[V_DATA + from]
+                             : g->vram[V_DATA + from + 0x1000];
+        got = to < 0x3000 ? out[to - 0x2000]
+                          : g->vram[V_DATA + 0x8000 + to - 0x3000];
+        g_assert_cmphex(got, ==, want);
+    }
+
+    /* fill: two 4 byte constants for each 8 byte element */
+    push(g, &p, INC(CE_SUBCH, 0x700, 3));
+    push(g, &p, 0x01020304);
+    push(g, &p, 0x05060708);
+    push(g, &p, 1 << 24 | 3 << 16 | 5 << 4 | 4);
+    push(g, &p, IMM(CE_SUBCH, 0x264, 0));
+    push_copy(g, &p, 0, V_DATA, 0, 0, 0x200, 0,
+              L_COPY | L_REMAP | L_DST_PHYS);
+    kick(g, &p);
+    for (i = 0; i < 0x1000; i += 8) {
+        g_assert_cmphex(ldq_le_p(g->vram + V_DATA + i), ==,
+                        0x0506070801020304ull);
+    }
+    g_assert_cmpuint(counter(g, "ce-bytes-fill"), ==, 0x1000);
+    g_assert_cmpuint(counter(g, "ce-launches"), ==, 4);
+    g_assert_cmpuint(counter(g, "guest-errors"), ==, 0);
+    g_assert_cmpuint(counter(g, "mmu-faults"), ==, 0);
+    gpu_stop(g);
+}
+
+/* A delayed copy has no effect before its time, nor has what follows it. */
+static void test_copy_delay(void)
+{
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+
+    set(g, "copy-delay-us", 100);
+    v_stl(g, V_DATA, 0xd0d0d0d0);
+    push_copy(g, &p, V_DATA, V_DATA + 0x100, 0, 0, 4, 0,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    push_sem(g, &p, V_SEM, 0x5005, 2);
+    kick(g, &p);
+    wr(g, PFIFO_PREEMPT, 0);
+    g_assert_cmphex(rd(g, PFIFO_PREEMPT), ==, 1 << 20);
+    step(g, 90 * 1000);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x100), ==, 0);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+    step(g, 20 * 1000);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x100), ==, 0xd0d0d0d0);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x5005);
+    g_assert_cmphex(rd(g, PFIFO_PREEMPT), ==, 0);
+    gpu_stop(g);
+}
+
+/* Run one bad launch on a fresh channel; it must not touch what follows. */
+static Gpu *bad_launch(uint64_t src, uint64_t dst, uint32_t len,
+                       uint32_t launch, bool inject)
+{
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+
+    set(g, "fail-copies", inject);
+    push_copy(g, &p, src, dst, 0, 0, len, 0, launch);
+    push_sem(g, &p, V_SEM, 0x6006, 2);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+    g_assert_cmpuint(counter(g, "ce-errors"), ==, 1);
+    return g;
+}
+
+static void test_copy_errors(void)
+{
+    Gpu *g;
+
+    /* physical address outside VRAM; also one that overflows */
+    g = bad_launch(VRAM_SIZE - 4, V_DATA, 8, L_COPY | L_SRC_PHYS | L_DST_PHYS,
+                   false);
+    g_assert_cmphex(rd(g, CE_INTR), ==, CE_INTR_LAUNCHERR);
+    g_assert_cmphex(rd(g, CE_LAUNCHERR), ==, 3);
+    g_assert_cmphex(rd(g, PMC_INTR), ==, PMC_LEAF0_CE0);
+    wr(g, CE_INTR, CE_INTR_LAUNCHERR);
+    g_assert_cmphex(rd(g, PMC_INTR), ==, 0);
+    gpu_stop(g);
+    g = bad_launch(0x1ffffffffffffull, V_DATA, UINT32_MAX,
+                   L_COPY | L_SRC_PHYS | L_DST_PHYS, false);
+    g_assert_cmphex(rd(g, CE_LAUNCHERR), ==, 3);
+    gpu_stop(g);
+
+    /* block-linear layout */
+    g = bad_launch(V_DATA, V_DATA, 8, 2 | L_SRC_PHYS | L_DST_PHYS, false);
+    g_assert_cmphex(rd(g, CE_LAUNCHERR), ==, 0xd);
+    gpu_stop(g);
+
+    /* injected */
+    g = bad_launch(V_DATA, V_DATA, 8, L_COPY | L_SRC_PHYS | L_DST_PHYS, true);
+    g_assert_cmphex(rd(g, CE_LAUNCHERR), ==, 0xc);
+    gpu_stop(g);
+
+    /* no page: a fault of unit CE0 */
+    g = bad_launch(VA_SMALL, V_DATA, 8, L_COPY | L_DST_PHYS, false);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_UNITS), ==, 1 << 0x15);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_LO + 0x150), ==, VA_SMALL);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_INFO + 0x150) & 0x1f, ==, 2);
+    gpu_stop(g);
+}
+
+/* The most work a launch can ask for must not stop the machine. */
+static void test_copy_endless(void)
+{
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+
+    push_copy(g, &p, V_DATA, V_DATA + 64, 0, 0, 1, UINT32_MAX,
+              L_COPY | L_MULTI | L_SRC_PHYS | L_DST_PHYS);
+    kick(g, &p);
+    g_assert_cmphex(rd(g, PFIFO_PREEMPT) & 1 << 20, !=, 0);
+    wr(g, PMC_ENABLE, ~PMC_UNIT_CE0);
+    g_assert_cmphex(rd(g, PFIFO_PREEMPT) & 1 << 20, ==, 0);
+    gpu_stop(g);
+}
+
+static void test_bad_methods(void)
+{
+    static const struct {
+        uint32_t header, intr;
+    } cases[] = {
+        { INC(0, 0x3c, 1), PBDMA_INTR_0_METHOD },
+        { INC(3, 0x300, 1), PBDMA_INTR_0_DEVICE },      /* no object */
+        { INC(CE_SUBCH, 0x900, 1), PBDMA_INTR_0_DEVICE },
+        { IMM(2, 0, 0x1fff), PBDMA_INTR_0_DEVICE },     /* unknown class */
+        { 6u << 29, PBDMA_INTR_0_PBENTRY },
+        { IMM(0, 0x1c, 3), PBDMA_INTR_0_SEMAPHORE },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        Gpu *g = gpu_start("");
+        Push p = make_channel(g);
+
+        push(g, &p, cases[i].header);
+        push(g, &p, 0);
+        push_sem(g, &p, V_SEM, 0x7007, 2);
+        kick(g, &p);
+        g_assert_cmphex(rd(g, PBDMA_INTR_0), ==, cases[i].intr);
+        g_assert_cmphex(rd(g, PFIFO_INTR), ==, PFIFO_INTR_PBDMA);
+        g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+        gpu_stop(g);
+    }
+}
+
+/* State that makes no sense is refused, and the device goes on. */
+static void test_bad_setup(void)
+{
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+
+    wr(g, CCSR_INST, 1u << 31 | BAR_BLOCK_PTR);         /* outside VRAM */
+    g_assert_cmphex(rd(g, PFIFO_FAULT_UNITS), ==, 1 << 6);
+    wr(g, PFIFO_FAULT_UNITS, UINT32_MAX);
+    wr(g, PFIFO_RUNLIST, 0xffff);
+    wr(g, PFIFO_RUNLIST, 5 << 20 | 1);
+    wr(g, PFIFO_RUNLIST_BASE, RUNLIST_BASE_PTR);
+    wr(g, PFIFO_RUNLIST, 8);
+    wr(g, PBUS_BAR2_BLOCK, UINT32_MAX);
+    g_assert_cmphex(qtest_readl(g->qts, BAR2), ==, UINT32_MAX);
+    qtest_writel(g->qts, BAR2 + 0x1fffffc, 1);
+    g_assert_cmpuint(counter(g, "bar2-faults"), ==, 2);
+
+    /* GP_PUT beyond the ring, USERD outside VRAM */
+    wr(g, CCSR_INST, 1u << 31 | V_INST >> 12);
+    set_put(g, 0, 16);
+    g_assert_cmphex(rd(g, PBDMA_INTR_0), ==, PBDMA_INTR_0_GPPTR);
+    v_stl(g, V_INST + 0x0c, 0xffff);
+    wr(g, PBDMA_INTR_0, UINT32_MAX);
+    wr(g, CCSR_INST, 1u << 31 | V_INST >> 12);
+    g_assert_cmphex(rd(g, PBDMA_INTR_0), ==, PBDMA_INTR_0_GPPTR);
+
+    /* The same channel works once its setup is right. */
+    v_stl(g, V_INST + 0x0c, 0);
+    v_stl(g, V_USERD + 0x8c, 0);
+    wr(g, PBDMA_INTR_0, UINT32_MAX);
+    wr(g, PFIFO_PBDMA_INTR, UINT32_MAX);
+    v_stl(g, V_INST + 0x14, 0);
+    wr(g, CCSR_INST, 0);
+    v_stl(g, V_INST + 0x14, 0);
+    wr(g, CCSR_INST, 1u << 31 | V_INST >> 12);
+    push_sem(g, &p, V_SEM, 0x8008, 2);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x8008);
+    gpu_stop(g);
+}
+
+/* Random accesses all over the device, with tables made of random words. */
+static void test_random(void)
+{
+    const char *props[] = { "", ",strict=on", ",tlb=off,bar1-windows=off" };
+
+    for (unsigned n = 0; n < ARRAY_SIZE(props); n++) {
+        Gpu *g = gpu_start(props[n]);
+        GRand *r = g_rand_new_with_seed(1000 + n);
+
+        make_channel(g);
+        for (unsigned i = 0; i < 20000; i++) {
+            static const uint32_t regs[] = {
+                PBUS_BAR1_BLOCK, PBUS_BAR2_BLOCK, PBUS_BAR0_WINDOW,
+                MMU_INVALIDATE, MMU_INVALIDATE_PDB, PFIFO_RUNLIST,
+                PFIFO_RUNLIST_BASE, PFIFO_USERD_BASE, PFIFO_PREEMPT,
+                PFIFO_SCHED_DISABLE, CCSR_INST, CCSR_CHANNEL, PMC_ENABLE,
+                PFIFO_FAULT_BUF_LO, PFIFO_FAULT_BUF_GET, PTIMER_ALARM_0,
+                PTIMER_TIME_0, PTIMER_INTR_EN, XVE_MSI_REARM, PMC_INTR_EN_SET,
+            };
+            uint32_t val = g_rand_int(r);
+
+            /* Half of the values are small, or bits with a meaning. */
+            if (val & 1) {
+                val = (val & 2) ? val & 0xff : 1u << (val >> 27) |
+                                               V_INST >> 12;
+            }
+            switch (g_rand_int_range(r, 0, 8)) {
+            case 0:
+                wr(g, g_rand_int(r) & 0xfffffc, val);
+                break;
+            case 1:
+                rd(g, g_rand_int(r) & 0xfffffc);
+                break;
+            case 2:
+            case 3:
+                wr(g, regs[g_rand_int_range(r, 0, ARRAY_SIZE(regs))], val);
+                break;
+            case 4:
+                v_stl(g, V_INST + (g_rand_int(r) & 0x23ffc), val);
+                break;
+            case 5:
+                qtest_writel(g->qts, BAR1 + (g_rand_int(r) & 0x3fffffc), val);
+                break;
+            case 6:
+                qtest_readq(g->qts, BAR2 + (g_rand_int(r) & 0x1fffff8));
+                break;
+            case 7:
+                set_put(g, g_rand_int(r) & 0xff, val & 15);
+                break;
+            }
+        }
+        step(g, 1000000);
+        g_assert_cmphex(rd(g, PMC_BOOT_0), ==, 0x130000a1);
+        g_rand_free(r);
+        gpu_stop(g);
+    }
+}
+
+/* A reset forgets everything but VRAM. */
+static void test_reset(void)
+{
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+
+    wr(g, PMC_INTR_EN_SET, UINT32_MAX);
+    qtest_system_reset(g->qts);
+    gpu_enable(g);
+    g_assert_cmphex(rd(g, PMC_INTR_EN), ==, 0);
+    g_assert_cmphex(rd(g, CCSR_CHANNEL), ==, 0);
+    g_assert_cmphex(rd(g, PBUS_BAR1_BLOCK), ==, 0);
+    push_sem(g, &p, V_SEM, 0x9009, 2);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+    p = make_channel(g);
+    push_sem(g, &p, V_SEM, 0x9009, 2);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x9009);
+    gpu_stop(g);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    qtest_add_func("gp100/identity", test_identity);
+    qtest_add_func("gp100/strict", test_strict);
+    qtest_add_func("gp100/ptimer", test_ptimer);
+    qtest_add_func("gp100/interrupt", test_msi);
+    qtest_add_func("gp100/pramin", test_pramin);
+    qtest_add_func("gp100/mmu/walk", test_walk);
+    qtest_add_func("gp100/mmu/walk-without-tlb", test_walk_no_tlb);
+    qtest_add_func("gp100/bar1/windows", test_windows);
+    qtest_add_func("gp100/channel/run", test_channel);
+    qtest_add_func("gp100/channel/bad-methods", test_bad_methods);
+    qtest_add_func("gp100/channel/bad-setup", test_bad_setup);
+    qtest_add_func("gp100/copy/data", test_copy);
+    qtest_add_func("gp100/copy/delay", test_copy_delay);
+    qtest_add_func("gp100/copy/errors", test_copy_errors);
+    qtest_add_func("gp100/copy/endless", test_copy_endless);
+    qtest_add_func("gp100/random", test_random);
+    qtest_add_func("gp100/reset", test_reset);
+    return g_test_run();
+}
