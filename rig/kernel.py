@@ -26,7 +26,8 @@ class Variant:
     fragments: tuple[str, ...]
 
 
-SELFTESTS = (("mm", "hmm-tests", ("vm_util.c", "hugepage_settings.c")),)
+SELFTESTS = (("mm", "hmm-tests", ("vm_util.c", "hugepage_settings.c")),
+             ("hmm", "hmm_p2p", ()))
 """The kernel's selftests that the guest gets: target, program, and the target's files that are linked to it."""
 
 _COMMON = ("base", "rdma", "nouveau")
