@@ -1,0 +1,1362 @@
+/*
+ * QTest testcase for the mlx5 HCA
+ *
+ * A tiny driver: commands, event and completion queues, queue pairs in
+ * loopback, memory keys and page faults, and what a hostile one would do.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "libqtest.h"
+#include "libqos/pci.h"
+#include "libqos/pci-pc.h"
+#include "../../hw/net/mlx5/fields.h"
+#include "../../hw/net/mlx5/prm.h"
+
+/* Guest memory: 256 MiB, used at fixed places. */
+#define CMDQ        0x1000000ull
+#define MAILBOXES   0x1010000ull
+#define POOL        0x2000000ull    /* queues, given out in order */
+#define BUF_A       0x8000000ull
+#define BUF_B       0x9000000ull
+#define NOWHERE     0x700000000ull
+
+enum {
+    ISEG_CMDIF_REV = 0x4,
+    ISEG_CMDQ_ADDR_H = 0x10,
+    ISEG_CMDQ_ADDR_L = 0x14,
+    ISEG_CMD_DBELL = 0x18,
+    ISEG_INITIALIZING = 0x1fc,
+    ISEG_HEALTH_COUNTER = 0x1010,
+    UAR_CQ_ARM = 0x20,
+    UAR_EQ_ARM = 0x40,
+    UAR_SEND = 0x800,
+    TOKEN = 0x5a,
+    LOG_QUEUE = 4,              /* entries of every queue */
+    QUEUE = 1 << LOG_QUEUE,
+    RQ_STRIDE = 16,
+    MAX_BLOCKS = 16,
+    PAS = 0x110,                /* page list of the CREATE commands */
+};
+
+typedef struct Hca {
+    QTestState *qts;
+    QPCIBus *bus;
+    QPCIDevice *dev;
+    QPCIBar bar;
+    uint64_t pool;
+    uint32_t uar;
+    uint8_t out[MAX_BLOCKS * MLX5_CMD_BLOCK_BYTES];
+    unsigned delivery;
+} Hca;
+
+static Hca *hca_start(const char *options)
+{
+    Hca *h = g_new0(Hca, 1);
+
+    h->qts = qtest_initf("-machine q35 -m 256 -nodefaults "
+                         "-device mlx5,id=hca,addr=4.0%s", options);
+    h->bus = qpci_new_pc(h->qts, NULL);
+    h->dev = qpci_device_find(h->bus, QPCI_DEVFN(4, 0));
+    g_assert_nonnull(h->dev);
+    qpci_device_enable(h->dev);
+    h->bar = qpci_iomap(h->dev, 0, NULL);
+    h->pool = POOL;
+    return h;
+}
+
+static void hca_stop(Hca *h)
+{
+    g_free(h->dev);
+    qpci_free_pc(h->bus);
+    qtest_quit(h->qts);
+    g_free(h);
+}
+
+static uint32_t hca_read(Hca *h, uint64_t offset)
+{
+    return bswap32(qpci_io_readl(h->dev, h->bar, offset));
+}
+
+static void hca_write(Hca *h, uint64_t offset, uint32_t value)
+{
+    qpci_io_writel(h->dev, h->bar, offset, bswap32(value));
+}
+
+static void hca_write64(Hca *h, uint64_t offset, uint64_t value)
+{
+    qpci_io_writeq(h->dev, h->bar, offset, bswap64(value));
+}
+
+static void hca_set_cmdq(Hca *h, uint64_t addr)
+{
+    hca_write(h, ISEG_CMDQ_ADDR_H, addr >> 32);
+    hca_write(h, ISEG_CMDQ_ADDR_L, addr);
+}
+
+static uint64_t pool_alloc(Hca *h, uint64_t bytes)
+{
+    uint64_t addr = h->pool;
+
+    h->pool += ROUND_UP(bytes, 4096);
+    g_assert_cmpuint(h->pool, <=, BUF_A);
+    return addr;
+}
+
+/* One QOM counter of the device. */
+static uint64_t hca_counter(Hca *h, const char *name)
+{
+    QDict *rsp = qtest_qmp(h->qts, "{ 'execute': 'qom-get', 'arguments': "
+                           "{ 'path': '/machine/peripheral/hca', "
+                           "'property': %s } }", name);
+    uint64_t value;
+
+    g_assert(qdict_haskey(rsp, "return"));
+    value = qdict_get_int(rsp, "return");
+    qobject_unref(rsp);
+    return value;
+}
+
+/* ------------------------------------------------------------------ */
+/* Commands */
+
+/* Mailboxes of one direction of one slot. */
+static uint64_t mailbox_addr(unsigned slot, bool output, unsigned block)
+{
+    return MAILBOXES + ((slot * 2 + output) * MAX_BLOCKS + block) * 1024;
+}
+
+static void mailbox_chain(Hca *h, unsigned slot, bool output,
+                          const uint8_t *data, uint32_t len)
+{
+    unsigned num = DIV_ROUND_UP(len, MLX5_CMD_BLOCK_BYTES);
+
+    g_assert_cmpuint(num, <=, MAX_BLOCKS);
+    for (unsigned i = 0; i < num; i++) {
+        uint8_t block[MLX5_CMD_MAILBOX_BYTES] = { 0 };
+
+        if (data) {
+            memcpy(block, data + i * MLX5_CMD_BLOCK_BYTES,
+                   MIN(MLX5_CMD_BLOCK_BYTES, len - i * MLX5_CMD_BLOCK_BYTES));
+        }
+        if (i + 1 < num) {
+            fset(mailbox, block, next, mailbox_addr(slot, output, i + 1));
+        }
+        fset(mailbox, block, block_num, i);
+        fset(mailbox, block, token, TOKEN);
+        qtest_memwrite(h->qts, mailbox_addr(slot, output, i), block,
+                       sizeof(block));
+    }
+}
+
+/* Write an entry that the device owns, without ringing the doorbell. */
+static void cmd_write(Hca *h, unsigned slot, const uint8_t *in,
+                      uint32_t in_len, uint32_t out_len)
+{
+    uint8_t entry[MLX5_CMD_ENTRY_BYTES] = { 0 };
+
+    fset(cmdq_entry, entry, type, 7);
+    fset(cmdq_entry, entry, input_length, in_len);
+    fset(cmdq_entry, entry, output_length, out_len);
+    memcpy(entry + 0x10, in, MIN(in_len, 16));
+    if (in_len > 16) {
+        fset(cmdq_entry, entry, input_mailbox, mailbox_addr(slot, false, 0));
+        mailbox_chain(h, slot, false, in + 16, in_len - 16);
+    }
+    if (out_len > 16) {
+        fset(cmdq_entry, entry, output_mailbox, mailbox_addr(slot, true, 0));
+        mailbox_chain(h, slot, true, NULL, out_len - 16);
+    }
+    fset(cmdq_entry, entry, token, TOKEN);
+    fset(cmdq_entry, entry, own, 1);
+    qtest_memwrite(h->qts, CMDQ + slot * sizeof(entry), entry, sizeof(entry));
+}
+
+/* The device's bottom half has run when it gave the entry back. */
+static void cmd_wait(Hca *h, unsigned slot)
+{
+    for (unsigned i = 0; i < 1000; i++) {
+        if (!(qtest_readb(h->qts, CMDQ + slot * MLX5_CMD_ENTRY_BYTES + 0x3f) &
+              1)) {
+            return;
+        }
+        g_usleep(1000);
+    }
+    g_assert_not_reached();
+}
+
+/* Status of a completed command; its output is in h->out. */
+static unsigned cmd_finish(Hca *h, unsigned slot, uint32_t out_len)
+{
+    uint8_t entry[MLX5_CMD_ENTRY_BYTES];
+
+    cmd_wait(h, slot);
+    qtest_memread(h->qts, CMDQ + slot * sizeof(entry), entry, sizeof(entry));
+    h->delivery = fget(cmdq_entry, entry, delivery);
+    memset(h->out, 0, sizeof(h->out));
+    memcpy(h->out, entry + 0x20, 16);
+    for (uint32_t done = 16; done < out_len; done += MLX5_CMD_BLOCK_BYTES) {
+        qtest_memread(h->qts, mailbox_addr(slot, true, (done - 16) /
+                                           MLX5_CMD_BLOCK_BYTES),
+                      h->out + done, MIN(MLX5_CMD_BLOCK_BYTES,
+                                         out_len - done));
+    }
+    return fget(cmd, h->out, status);
+}
+
+static unsigned cmd_exec(Hca *h, uint8_t *in, uint32_t in_len,
+                         unsigned opcode, uint32_t out_len)
+{
+    fset(cmd, in, opcode, opcode);
+    cmd_write(h, 0, in, in_len, out_len);
+    hca_write(h, ISEG_CMD_DBELL, 1);
+    return cmd_finish(h, 0, out_len);
+}
+
+/* A command of 16 bytes about object @id, with an answer of 16 bytes. */
+static unsigned cmd_simple(Hca *h, unsigned opcode, uint32_t id)
+{
+    uint8_t in[16] = { 0 };
+
+    fset(obj, in, id, id);
+    return cmd_exec(h, in, sizeof(in), opcode, 16);
+}
+
+static uint32_t cmd_alloc(Hca *h, unsigned opcode)
+{
+    g_assert_cmphex(cmd_simple(h, opcode, 0), ==, MLX5_STATUS_OK);
+    return fget(obj, h->out, id);
+}
+
+static void hca_init(Hca *h)
+{
+    hca_set_cmdq(h, CMDQ);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_ENABLE_HCA, 0), ==, MLX5_STATUS_OK);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_INIT_HCA, 0), ==, MLX5_STATUS_OK);
+    h->uar = cmd_alloc(h, MLX5_OP_ALLOC_UAR);
+}
+
+static void test_iseg(void)
+{
+    Hca *h = hca_start("");
+    uint32_t count = hca_read(h, ISEG_HEALTH_COUNTER);
+
+    g_assert_cmphex(hca_read(h, ISEG_CMDIF_REV) >> 16, ==, 5);
+    g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_L), ==, 5 << 4 | 6);
+    g_assert_cmphex(hca_read(h, ISEG_INITIALIZING), ==, 0);
+    /* One byte, as the driver's health poll reads it. */
+    g_assert_cmphex(qpci_io_readb(h->dev, h->bar, ISEG_CMDIF_REV + 1), ==, 5);
+    hca_set_cmdq(h, 0x123456000ull);
+    g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_H), ==, 1);
+    g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_L), ==, 0x23456056);
+    qtest_clock_step(h->qts, 1000 * 1000 * 1000);
+    g_assert_cmpuint(hca_read(h, ISEG_HEALTH_COUNTER), >, count);
+    hca_stop(h);
+}
+
+static void test_cmd_status(void)
+{
+    Hca *h = hca_start("");
+    uint8_t in[16] = { 0 };
+
+    hca_set_cmdq(h, CMDQ);
+    g_assert_cmphex(cmd_simple(h, 0xfff, 0), ==, MLX5_STATUS_BAD_OP);
+    g_assert_cmphex(fget(cmd, h->out, syndrome), !=, 0);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_QUERY_PAGES, 0), ==,
+                    MLX5_STATUS_BAD_SYS_STATE);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_ENABLE_HCA, 0), ==, MLX5_STATUS_OK);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_QUERY_PAGES, 0), ==,
+                    MLX5_STATUS_OK);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_ALLOC_PD, 0), ==,
+                    MLX5_STATUS_BAD_SYS_STATE);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_INIT_HCA, 0), ==, MLX5_STATUS_OK);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_ALLOC_PD, 0), ==, MLX5_STATUS_OK);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_DEALLOC_PD,
+                               fget(obj, h->out, id)), ==, MLX5_STATUS_OK);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_DEALLOC_PD, 1234), ==,
+                    MLX5_STATUS_BAD_RES);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_CREATE_CQ, 0), ==,
+                    MLX5_STATUS_BAD_INPUT_LEN);
+    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_QUERY_ADAPTER, 16),
+                    ==, MLX5_STATUS_BAD_OUTPUT_LEN);
+    g_assert_cmpuint(hca_counter(h, "guest-errors"), >=, 6);
+    hca_stop(h);
+}
+
+static void test_cmd_mailbox(void)
+{
+    Hca *h = hca_start("");
+    uint8_t in[16 + 4 * MLX5_CMD_BLOCK_BYTES] = { 0 };
+
+    hca_init(h);
+    /* Nine blocks out. */
+    g_assert_cmphex(cmd_exec(h, in, 16, MLX5_OP_QUERY_HCA_CAP, 4112), ==,
+                    MLX5_STATUS_OK);
+    g_assert_cmphex(h->delivery, ==, MLX5_DELIVERY_OK);
+    g_assert_cmpuint(fget(cmd_hca_cap, h->out + 16, num_ports), ==, 1);
+    g_assert_cmpuint(fget(cmd_hca_cap, h->out + 16, pg), ==, 1);
+    /* Four blocks in: the node description is in the first. */
+    fset(access_register_in, in, register_id, MLX5_REG_NODE_DESC);
+    memcpy(in + 16, "written by a test", 17);
+    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_ACCESS_REG,
+                             sizeof(in)), ==, MLX5_STATUS_OK);
+    fset(cmd, in, op_mod, 1);
+    memset(in + 16, 0, 17);
+    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_ACCESS_REG,
+                             sizeof(in)), ==, MLX5_STATUS_OK);
+    g_assert_cmpstr((char *)h->out + 16, ==, "written by a test");
+    /* A capability group that no driver may ask for. */
+    memset(in, 0, sizeof(in));
+    fset(cmd, in, op_mod, 1 << 1);
+    g_assert_cmphex(cmd_exec(h, in, 16, MLX5_OP_QUERY_HCA_CAP, 4112), ==,
+                    MLX5_STATUS_BAD_PARAM);
+    hca_stop(h);
+}
+
+/* Run one broken command and return how it was not delivered. */
+static unsigned cmd_broken(Hca *h, void (*damage)(Hca *h, uint8_t *entry))
+{
+    uint8_t in[16 + 3 * MLX5_CMD_BLOCK_BYTES] = { 0 };
+    uint8_t entry[MLX5_CMD_ENTRY_BYTES];
+
+    fset(cmd, in, opcode, MLX5_OP_QUERY_HCA_CAP);
+    cmd_write(h, 0, in, sizeof(in), 4112);
+    qtest_memread(h->qts, CMDQ, entry, sizeof(entry));
+    damage(h, entry);
+    qtest_memwrite(h->qts, CMDQ, entry, sizeof(entry));
+    hca_write(h, ISEG_CMD_DBELL, 1);
+    cmd_finish(h, 0, 16);
+    return h->delivery;
+}
+
+static void damage_none(Hca *h, uint8_t *entry)
+{
+}
+
+static void damage_type(Hca *h, uint8_t *entry)
+{
+    fset(cmdq_entry, entry, type, 3);
+}
+
+static void damage_token(Hca *h, uint8_t *entry)
+{
+    qtest_writeb(h->qts, mailbox_addr(0, false, 2) + 0x23d, TOKEN ^ 1);
+}
+
+static void damage_loop(Hca *h, uint8_t *entry)
+{
+    uint8_t next[8];
+
+    stq_be_p(next, mailbox_addr(0, false, 0));
+    qtest_memwrite(h->qts, mailbox_addr(0, false, 1) + 0x230, next, 8);
+}
+
+static void damage_short_chain(Hca *h, uint8_t *entry)
+{
+    uint8_t next[8] = { 0 };
+
+    qtest_memwrite(h->qts, mailbox_addr(0, false, 0) + 0x230, next, 8);
+}
+
+static void damage_short_output(Hca *h, uint8_t *entry)
+{
+    fset(cmdq_entry, entry, output_mailbox, 0);
+}
+
+static void damage_in_pointer(Hca *h, uint8_t *entry)
+{
+    fset(cmdq_entry, entry, input_mailbox, MAILBOXES + 8);
+}
+
+static void damage_out_pointer(Hca *h, uint8_t *entry)
+{
+    fset(cmdq_entry, entry, output_mailbox, MAILBOXES + 8);
+}
+
+static void damage_unreachable(Hca *h, uint8_t *entry)
+{
+    fset(cmdq_entry, entry, input_mailbox, NOWHERE);
+}
+
+static void damage_in_length(Hca *h, uint8_t *entry)
+{
+    fset(cmdq_entry, entry, input_length, UINT32_MAX);
+}
+
+static void damage_out_length(Hca *h, uint8_t *entry)
+{
+    fset(cmdq_entry, entry, output_length, UINT32_MAX);
+}
+
+static void damage_no_length(Hca *h, uint8_t *entry)
+{
+    fset(cmdq_entry, entry, input_length, 0);
+}
+
+static void test_cmd_delivery(void)
+{
+    static const struct {
+        void (*damage)(Hca *h, uint8_t *entry);
+        Mlx5Delivery delivery;
+    } cases[] = {
+        { damage_none, MLX5_DELIVERY_OK },
+        { damage_type, MLX5_DELIVERY_DESCRIPTOR },
+        { damage_token, MLX5_DELIVERY_TOKEN },
+        { damage_loop, MLX5_DELIVERY_BLOCK_NUM },
+        { damage_short_chain, MLX5_DELIVERY_IN_LENGTH },
+        { damage_short_output, MLX5_DELIVERY_OUT_LENGTH },
+        { damage_in_pointer, MLX5_DELIVERY_IN_PTR },
+        { damage_out_pointer, MLX5_DELIVERY_OUT_PTR },
+        { damage_unreachable, MLX5_DELIVERY_FW },
+        { damage_in_length, MLX5_DELIVERY_IN_LENGTH },
+        { damage_out_length, MLX5_DELIVERY_OUT_LENGTH },
+        { damage_no_length, MLX5_DELIVERY_IN_LENGTH },
+    };
+    Hca *h = hca_start("");
+
+    hca_init(h);
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        g_assert_cmphex(cmd_broken(h, cases[i].damage), ==,
+                        cases[i].delivery);
+    }
+    /* None of that did harm. */
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_ALLOC_PD, 0), ==, MLX5_STATUS_OK);
+    hca_stop(h);
+}
+
+static void test_cmd_doorbell(void)
+{
+    Hca *h = hca_start("");
+    uint8_t in[16] = { 0 };
+    uint32_t pd[3];
+
+    hca_init(h);
+    fset(cmd, in, opcode, MLX5_OP_ALLOC_PD);
+    cmd_write(h, 3, in, 16, 16);
+    cmd_write(h, 7, in, 16, 16);
+    cmd_write(h, 31, in, 16, 16);
+    /* An entry that software owns stays as it is. */
+    cmd_write(h, 5, in, 16, 16);
+    qtest_writeb(h->qts, CMDQ + 5 * MLX5_CMD_ENTRY_BYTES + 0x3f, 0);
+    qtest_writel(h->qts, CMDQ + 5 * MLX5_CMD_ENTRY_BYTES + 0x28, 0x12345678);
+    hca_write(h, ISEG_CMD_DBELL, 1u << 3 | 1u << 5 | 1u << 7 | 1u << 31);
+    for (unsigned i = 0; i < 3; i++) {
+        static const unsigned slots[] = { 3, 7, 31 };
+
+        g_assert_cmphex(cmd_finish(h, slots[i], 16), ==, MLX5_STATUS_OK);
+        pd[i] = fget(obj, h->out, id);
+    }
+    g_assert_cmpuint(pd[0], !=, pd[1]);
+    g_assert_cmpuint(pd[1], !=, pd[2]);
+    g_assert_cmphex(qtest_readl(h->qts, CMDQ + 5 * MLX5_CMD_ENTRY_BYTES +
+                                0x28), ==, 0x12345678);
+    /* A queue that is not there: nothing happens, nothing breaks. */
+    hca_set_cmdq(h, NOWHERE);
+    hca_write(h, ISEG_CMD_DBELL, UINT32_MAX);
+    hca_set_cmdq(h, CMDQ);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_ALLOC_PD, 0), ==, MLX5_STATUS_OK);
+    hca_stop(h);
+}
+
+/* ------------------------------------------------------------------ */
+/* Queues */
+
+typedef struct Queue {
+    uint32_t id;
+    uint64_t addr;
+    uint64_t dbr;
+    uint32_t ci;
+} Queue;
+
+static void put_be32(Hca *h, uint64_t addr, uint32_t value)
+{
+    uint8_t buf[4];
+
+    stl_be_p(buf, value);
+    qtest_memwrite(h->qts, addr, buf, sizeof(buf));
+}
+
+static Queue eq_create(Hca *h, uint64_t events)
+{
+    uint8_t in[PAS + 8] = { 0 };
+    uint8_t *ctx = in + 0x10;
+    uint8_t eqe[MLX5_EQE_BYTES] = { 0 };
+    Queue eq = { .addr = pool_alloc(h, QUEUE * MLX5_EQE_BYTES) };
+
+    eqe[MLX5_EQE_BYTES - 1] = 1;
+    for (unsigned i = 0; i < QUEUE; i++) {
+        qtest_memwrite(h->qts, eq.addr + i * sizeof(eqe), eqe, sizeof(eqe));
+    }
+    fset(eqc, ctx, log_eq_size, LOG_QUEUE);
+    fset(eqc, ctx, uar_page, h->uar);
+    fset(create_eq_in, in, event_bitmask_0, events);
+    stq_be_p(in + PAS, eq.addr);
+    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_CREATE_EQ, 16), ==,
+                    MLX5_STATUS_OK);
+    eq.id = fget(obj, h->out, id);
+    return eq;
+}
+
+/* The next entry of a ring, if the device has written it. */
+static bool ring_poll(Hca *h, Queue *q, uint8_t *entry, uint32_t size)
+{
+    qtest_memread(h->qts, q->addr + (q->ci & (QUEUE - 1)) * size, entry,
+                  size);
+    if ((entry[size - 1] & 1) != ((q->ci >> LOG_QUEUE) & 1)) {
+        return false;
+    }
+    q->ci++;
+    return true;
+}
+
+static void ring_wait(Hca *h, Queue *q, uint8_t *entry, uint32_t size)
+{
+    for (unsigned i = 0; i < 1000; i++) {
+        if (ring_poll(h, q, entry, size)) {
+            return;
+        }
+        /* Virtual time for the device's timers, real time for its BH. */
+        qtest_clock_step(h->qts, 100 * 1000);
+        g_usleep(200);
+    }
+    g_assert_not_reached();
+}
+
+static void test_cmd_event(void)
+{
+    Hca *h = hca_start("");
+    uint8_t eqe[MLX5_EQE_BYTES];
+    Queue eq;
+
+    hca_init(h);
+    eq = eq_create(h, 1ull << MLX5_EVENT_CMD);
+    /* Its creation is polled. */
+    g_assert_false(ring_poll(h, &eq, eqe, sizeof(eqe)));
+    /* More than a lap, so that the owner bit turns. */
+    for (unsigned i = 0; i < QUEUE * 2 + 3; i++) {
+        g_assert_cmphex(cmd_simple(h, MLX5_OP_ALLOC_PD, 0), ==,
+                        MLX5_STATUS_OK);
+        ring_wait(h, &eq, eqe, sizeof(eqe));
+        g_assert_cmphex(fget(eqe, eqe, type), ==, MLX5_EVENT_CMD);
+        g_assert_cmphex(fget(eqe, eqe, cmd_vector), ==, 1);
+        hca_write(h, h->uar * 4096 + UAR_EQ_ARM, eq.id << 24 | eq.ci);
+    }
+    /* Unread events pile up to a full queue, then get lost. */
+    for (unsigned i = 0; i < QUEUE + 3; i++) {
+        g_assert_cmphex(cmd_simple(h, MLX5_OP_ALLOC_PD, 0), ==,
+                        MLX5_STATUS_OK);
+    }
+    for (unsigned i = 0; i < QUEUE; i++) {
+        ring_wait(h, &eq, eqe, sizeof(eqe));
+    }
+    g_assert_false(ring_poll(h, &eq, eqe, sizeof(eqe)));
+    g_assert_cmpuint(hca_counter(h, "guest-errors"), ==, 3);
+    hca_stop(h);
+}
+
+static Queue cq_create(Hca *h, const Queue *eq)
+{
+    uint8_t in[PAS + 8] = { 0 };
+    uint8_t *ctx = in + 0x10;
+    Queue cq = { .addr = pool_alloc(h, QUEUE * MLX5_CQE_BYTES),
+                 .dbr = pool_alloc(h, 8) };
+
+    for (unsigned i = 0; i < QUEUE; i++) {
+        qtest_writeb(h->qts, cq.addr + i * MLX5_CQE_BYTES + 63, 0xf1);
+    }
+    fset(cqc, ctx, log_cq_size, LOG_QUEUE);
+    fset(cqc, ctx, uar_page, h->uar);
+    fset(cqc, ctx, c_eqn_or_apu_element, eq->id);
+    fset(cqc, ctx, dbr_addr, cq.dbr);
+    stq_be_p(in + PAS, cq.addr);
+    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_CREATE_CQ, 16), ==,
+                    MLX5_STATUS_OK);
+    cq.id = fget(obj, h->out, id);
+    return cq;
+}
+
+/* Wait for a completion and consume it. */
+static void cq_wait(Hca *h, Queue *cq, uint8_t *cqe)
+{
+    ring_wait(h, cq, cqe, MLX5_CQE_BYTES);
+    put_be32(h, cq->dbr, cq->ci & 0xffffff);
+}
+
+static void cq_arm(Hca *h, const Queue *cq, uint32_t ci)
+{
+    hca_write64(h, h->uar * 4096 + UAR_CQ_ARM, (uint64_t)ci << 32 | cq->id);
+}
+
+typedef struct Qp {
+    uint32_t id;
+    uint64_t rq;
+    uint64_t sq;
+    uint64_t dbr;
+    uint16_t sq_pi;
+    uint16_t rq_pi;
+} Qp;
+
+static unsigned qp_command(Hca *h, const Qp *qp, unsigned opcode,
+                           uint8_t *in, uint32_t opt)
+{
+    fset(obj, in, id, qp->id);
+    fset(create_qp_in, in, opt_param_mask, opt);
+    return cmd_exec(h, in, PAS, opcode, 16);
+}
+
+static Qp qp_create(Hca *h, unsigned service, uint32_t pd, const Queue *cq)
+{
+    uint8_t in[PAS + 8] = { 0 };
+    uint8_t *ctx = in + 0x18;
+    Qp qp = { .rq = pool_alloc(h, QUEUE * (RQ_STRIDE + MLX5_WQEBB)),
+              .dbr = pool_alloc(h, 8) };
+
+    qp.sq = qp.rq + QUEUE * RQ_STRIDE;
+    fset(qpc, ctx, st, service);
+    fset(qpc, ctx, pd, pd);
+    fset(qpc, ctx, log_rq_size, LOG_QUEUE);
+    fset(qpc, ctx, log_sq_size, LOG_QUEUE);
+    fset(qpc, ctx, uar_page, h->uar);
+    fset(qpc, ctx, cqn_snd, cq->id);
+    fset(qpc, ctx, cqn_rcv, cq->id);
+    fset(qpc, ctx, dbr_addr, qp.dbr);
+    stq_be_p(in + PAS, qp.rq);
+    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_CREATE_QP, 16), ==,
+                    MLX5_STATUS_OK);
+    qp.id = fget(obj, h->out, id);
+    return qp;
+}
+
+/* Bring a QP up to RTS, connected to QP @remote of the same HCA. */
+static void qp_connect(Hca *h, const Qp *qp, uint32_t pd, const Qp *remote)
+{
+    uint8_t in[PAS] = { 0 };
+    uint8_t *ctx = in + 0x18;
+    uint8_t *path = ctx + 0x18;
+
+    fset(qpc, ctx, pd, pd);
+    fset(qpc, ctx, rwe, 1);
+    g_assert_cmphex(qp_command(h, qp, MLX5_OP_RST2INIT_QP, in, 0), ==,
+                    MLX5_STATUS_OK);
+    memset(in, 0, sizeof(in));
+    fset(qpc, ctx, mtu, 5);
+    fset(qpc, ctx, remote_qpn, remote->id);
+    fset(qpc, ctx, min_rnr_nak, 1);
+    fset(qpc, ctx, rre, 1);
+    fset(qpc, ctx, rwe, 1);
+    fset(qpc, ctx, rae, 1);
+    fset(qpc, ctx, atomic_mode, 3);
+    fset(ads, path, rlid, 1);
+    g_assert_cmphex(qp_command(h, qp, MLX5_OP_INIT2RTR_QP, in,
+                               MLX5_QP_OPT_RRE | MLX5_QP_OPT_RWE |
+                               MLX5_QP_OPT_RAE), ==, MLX5_STATUS_OK);
+    memset(in, 0, sizeof(in));
+    fset(qpc, ctx, retry_count, 1);
+    fset(qpc, ctx, rnr_retry, 1);
+    fset(ads, path, ack_timeout, 8);
+    g_assert_cmphex(qp_command(h, qp, MLX5_OP_RTR2RTS_QP, in, 0), ==,
+                    MLX5_STATUS_OK);
+}
+
+static void qp_post(Hca *h, Qp *qp, uint8_t *wqe, uint32_t len)
+{
+    fset(wqe_ctrl, wqe, index, qp->sq_pi);
+    fset(wqe_ctrl, wqe, qpn, qp->id);
+    fset(wqe_ctrl, wqe, ds, len / 16);
+    fset(wqe_ctrl, wqe, ce, 2);
+    for (uint32_t done = 0; done < len; done += MLX5_WQEBB) {
+        qtest_memwrite(h->qts,
+                       qp->sq + (qp->sq_pi++ & (QUEUE - 1)) * MLX5_WQEBB,
+                       wqe + done, MIN(len - done, MLX5_WQEBB));
+    }
+    put_be32(h, qp->dbr + 4, qp->sq_pi);
+    hca_write64(h, h->uar * 4096 + UAR_SEND, ldq_be_p(wqe));
+}
+
+static uint32_t data_seg(uint8_t *seg, uint32_t key, uint64_t addr,
+                         uint32_t len)
+{
+    fset(wqe_data, seg, byte_count, len);
+    fset(wqe_data, seg, lkey, key);
+    fset(wqe_data, seg, addr, addr);
+    return MLX5_SEG_BYTES;
+}
+
+static uint32_t raddr_seg(uint8_t *seg, uint32_t key, uint64_t addr)
+{
+    fset(wqe_raddr, seg, raddr, addr);
+    fset(wqe_raddr, seg, rkey, key);
+    return MLX5_SEG_BYTES;
+}
+
+static void post_send(Hca *h, Qp *qp, uint32_t key, uint64_t addr,
+                      uint32_t len)
+{
+    uint8_t wqe[256] = { 0 };
+
+    fset(wqe_ctrl, wqe, opcode, MLX5_WQE_SEND);
+    qp_post(h, qp, wqe, 16 + data_seg(wqe + 16, key, addr, len));
+}
+
+static void post_rdma(Hca *h, Qp *qp, unsigned opcode, uint32_t key,
+                      uint64_t addr, uint32_t len, uint32_t rkey,
+                      uint64_t raddr)
+{
+    uint8_t wqe[256] = { 0 };
+    uint32_t n = 16;
+
+    fset(wqe_ctrl, wqe, opcode, opcode);
+    n += raddr_seg(wqe + n, rkey, raddr);
+    n += data_seg(wqe + n, key, addr, len);
+    qp_post(h, qp, wqe, n);
+}
+
+static void post_atomic(Hca *h, Qp *qp, unsigned opcode, uint32_t key,
+                        uint64_t addr, uint32_t rkey, uint64_t raddr,
+                        uint64_t swap_add, uint64_t compare)
+{
+    uint8_t wqe[256] = { 0 };
+    uint32_t n = 16;
+
+    fset(wqe_ctrl, wqe, opcode, opcode);
+    n += raddr_seg(wqe + n, rkey, raddr);
+    fset(wqe_atomic, wqe + n, swap_add, swap_add);
+    fset(wqe_atomic, wqe + n, compare, compare);
+    n += 16;
+    n += data_seg(wqe + n, key, addr, 8);
+    qp_post(h, qp, wqe, n);
+}
+
+static void post_recv(Hca *h, Qp *qp, uint32_t key, uint64_t addr,
+                      uint32_t len)
+{
+    uint8_t seg[MLX5_SEG_BYTES] = { 0 };
+
+    data_seg(seg, key, addr, len);
+    qtest_memwrite(h->qts, qp->rq + (qp->rq_pi++ & (QUEUE - 1)) * RQ_STRIDE,
+                   seg, sizeof(seg));
+    put_be32(h, qp->dbr, qp->rq_pi);
+}
+
+static void cqe_check(const uint8_t *cqe, unsigned opcode, const Qp *qp,
+                      unsigned syndrome)
+{
+    g_assert_cmphex(fget(cqe, cqe, opcode), ==, opcode);
+    g_assert_cmphex(fget(cqe, cqe, qpn), ==, qp->id);
+    if (opcode == MLX5_CQE_REQ_ERR || opcode == MLX5_CQE_RESP_ERR) {
+        g_assert_cmphex(fget(cqe, cqe, syndrome), ==, syndrome);
+    }
+}
+
+/* ------------------------------------------------------------------ */
+/* Memory keys */
+
+static uint32_t mkey_create(Hca *h, uint8_t *in, uint32_t in_len)
+{
+    uint8_t *ctx = in + 0x10;
+
+    fset(mkc, ctx, lr, 1);
+    fset(mkc, ctx, lw, 1);
+    fset(mkc, ctx, rr, 1);
+    fset(mkc, ctx, rw, 1);
+    fset(mkc, ctx, a, 1);
+    fset(mkc, ctx, qpn, 0xffffff);
+    fset(mkc, ctx, mkey_7_0, 0x42);
+    g_assert_cmphex(cmd_exec(h, in, in_len, MLX5_OP_CREATE_MKEY, 16), ==,
+                    MLX5_STATUS_OK);
+    return fget(obj, h->out, id) << 8 | 0x42;
+}
+
+/* Everything, by physical address. */
+static uint32_t mkey_create_pa(Hca *h, uint32_t pd)
+{
+    uint8_t in[PAS] = { 0 };
+
+    fset(mkc, in + 0x10, pd, pd);
+    fset(mkc, in + 0x10, length64, 1);
+    return mkey_create(h, in, sizeof(in));
+}
+
+/* A free mkey for UMR with room for @pages translations. */
+static uint32_t mkey_create_umr(Hca *h, uint32_t pages)
+{
+    uint8_t in[PAS] = { 0 };
+    uint8_t *ctx = in + 0x10;
+
+    fset(mkc, ctx, free, 1);
+    fset(mkc, ctx, umr_en, 1);
+    fset(mkc, ctx, access_mode_1_0, MLX5_MKEY_MTT);
+    fset(mkc, ctx, log_page_size, 12);
+    fset(mkc, ctx, translations_octword_size, DIV_ROUND_UP(pages, 2));
+    return mkey_create(h, in, sizeof(in));
+}
+
+typedef struct Umr {
+    unsigned flags;
+    uint64_t mask;
+    bool free;
+    uint64_t start;
+    uint64_t len;
+    uint32_t offset;            /* first entry that changes */
+    uint32_t num;               /* a multiple of 8, or 0 */
+    uint64_t entry[16];
+} Umr;
+
+static void post_umr(Hca *h, Qp *qp, uint32_t key, uint32_t lkey,
+                     uint32_t pd, const Umr *umr)
+{
+    uint8_t wqe[256] = { 0 };
+    uint8_t *ctrl = wqe + 16, *mkc = wqe + 64;
+    uint64_t list = pool_alloc(h, 4096);
+    uint32_t n = 128;
+
+    fset(wqe_ctrl, wqe, opcode, MLX5_WQE_UMR);
+    fset(wqe_ctrl, wqe, imm, key);
+    fset(wqe_umr, ctrl, flags, umr->flags);
+    fset(wqe_umr, ctrl, mkey_mask, umr->mask);
+    fset(wqe_umr, ctrl, xlt_octowords, umr->num / 2);
+    fset(wqe_umr, ctrl, xlt_offset, umr->offset / 2);
+    fset(mkc, mkc, free, umr->free);
+    fset(mkc, mkc, pd, pd);
+    fset(mkc, mkc, lr, 1);
+    fset(mkc, mkc, lw, 1);
+    fset(mkc, mkc, rr, 1);
+    fset(mkc, mkc, rw, 1);
+    fset(mkc, mkc, mkey_7_0, key & 0xff);
+    fset(mkc, mkc, start_addr, umr->start);
+    fset(mkc, mkc, len, umr->len);
+    fset(mkc, mkc, log_page_size, 12);
+    for (unsigned i = 0; i < umr->num; i++) {
+        uint8_t entry[8];
+
+        stq_be_p(entry, umr->entry[i]);
+        qtest_memwrite(h->qts, list + i * 8, entry, 8);
+    }
+    if (umr->num) {
+        n += data_seg(wqe + n, lkey, list, umr->num * 8);
+    }
+    qp_post(h, qp, wqe, n);
+}
+
+/* Two connected RC QPs, a UMR QP, their queues and a key for all memory. */
+typedef struct Rig {
+    Hca *h;
+    uint32_t pd;
+    uint32_t key;
+    Queue async;
+    Queue faults;
+    Queue cq[2];
+    Queue umr_cq;
+    Qp qp[2];
+    Qp umr;
+} Rig;
+
+static Rig *rig_start(void)
+{
+    Rig *r = g_new0(Rig, 1);
+
+    r->h = hca_start("");
+    hca_init(r->h);
+    r->pd = cmd_alloc(r->h, MLX5_OP_ALLOC_PD);
+    r->key = mkey_create_pa(r->h, r->pd);
+    r->async = eq_create(r->h, 1ull << MLX5_EVENT_WQ_ACCESS_ERROR |
+                               1ull << MLX5_EVENT_CQ_ERROR);
+    r->faults = eq_create(r->h, 1ull << MLX5_EVENT_PAGE_FAULT);
+    for (unsigned i = 0; i < 2; i++) {
+        r->cq[i] = cq_create(r->h, &r->async);
+        r->qp[i] = qp_create(r->h, MLX5_ST_RC, r->pd, &r->cq[i]);
+    }
+    qp_connect(r->h, &r->qp[0], r->pd, &r->qp[1]);
+    qp_connect(r->h, &r->qp[1], r->pd, &r->qp[0]);
+    r->umr_cq = cq_create(r->h, &r->async);
+    r->umr = qp_create(r->h, MLX5_ST_REG_UMR, 0, &r->umr_cq);
+    qp_connect(r->h, &r->umr, r->pd, &r->umr);
+    return r;
+}
+
+static void rig_stop(Rig *r)
+{
+    hca_stop(r->h);
+    g_free(r);
+}
+
+static void fill(Rig *r, uint64_t addr, uint32_t len, uint8_t seed)
+{
+    g_autofree uint8_t *buf = g_malloc(len);
+
+    for (uint32_t i = 0; i < len; i++) {
+        buf[i] = seed + i * 7 + (i >> 8);
+    }
+    qtest_memwrite(r->h->qts, addr, buf, len);
+}
+
+static void check_same(Rig *r, uint64_t a, uint64_t b, uint32_t len)
+{
+    g_autofree uint8_t *x = g_malloc(len);
+    g_autofree uint8_t *y = g_malloc(len);
+
+    qtest_memread(r->h->qts, a, x, len);
+    qtest_memread(r->h->qts, b, y, len);
+    g_assert_cmpmem(x, len, y, len);
+}
+
+/* Wait for a send completion of QP 0. */
+static void expect_send(Rig *r, unsigned syndrome)
+{
+    uint8_t cqe[MLX5_CQE_BYTES];
+
+    cq_wait(r->h, &r->cq[0], cqe);
+    cqe_check(cqe, syndrome ? MLX5_CQE_REQ_ERR : MLX5_CQE_REQ, &r->qp[0],
+              syndrome);
+}
+
+static void test_send(void)
+{
+    Rig *r = rig_start();
+    uint8_t cqe[MLX5_CQE_BYTES], eqe[MLX5_EQE_BYTES];
+
+    /* More messages than the queues have entries, odd sizes and offsets. */
+    for (unsigned i = 0; i < QUEUE * 2 + 5; i++) {
+        uint32_t len = i * 611 + 1;
+
+        fill(r, BUF_A + i, len, i);
+        post_recv(r->h, &r->qp[1], r->key, BUF_B + 3 * i, len + i);
+        post_send(r->h, &r->qp[0], r->key, BUF_A + i, len);
+        expect_send(r, 0);
+        cq_wait(r->h, &r->cq[1], cqe);
+        cqe_check(cqe, MLX5_CQE_RESP_SEND, &r->qp[1], 0);
+        g_assert_cmpuint(fget(cqe, cqe, byte_count), ==, len);
+        check_same(r, BUF_A + i, BUF_B + 3 * i, len);
+    }
+    /* Armed before the completion, and armed after it. */
+    for (unsigned late = 0; late < 2; late++) {
+        if (!late) {
+            cq_arm(r->h, &r->cq[1], r->cq[1].ci);
+        }
+        post_recv(r->h, &r->qp[1], r->key, BUF_B, 64);
+        post_send(r->h, &r->qp[0], r->key, BUF_A, 64);
+        expect_send(r, 0);
+        if (late) {
+            g_assert_false(ring_poll(r->h, &r->async, eqe, sizeof(eqe)));
+            cq_arm(r->h, &r->cq[1], r->cq[1].ci);
+        }
+        ring_wait(r->h, &r->async, eqe, sizeof(eqe));
+        g_assert_cmphex(fget(eqe, eqe, type), ==, MLX5_EVENT_COMP);
+        g_assert_cmphex(fget(eqe, eqe, comp_cqn), ==, r->cq[1].id);
+        cq_wait(r->h, &r->cq[1], cqe);
+    }
+    g_assert_cmpuint(hca_counter(r->h, "guest-errors"), ==, 0);
+    rig_stop(r);
+}
+
+static void test_rdma(void)
+{
+    Rig *r = rig_start();
+    uint8_t old[8];
+
+    fill(r, BUF_A, 300000, 1);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 300000, r->key,
+              BUF_B + 5);
+    expect_send(r, 0);
+    check_same(r, BUF_A, BUF_B + 5, 300000);
+
+    fill(r, BUF_B, 70000, 9);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_READ, r->key, BUF_A + 1, 70000,
+              r->key, BUF_B);
+    expect_send(r, 0);
+    check_same(r, BUF_B, BUF_A + 1, 70000);
+
+    qtest_writeq(r->h->qts, BUF_B, 1000);
+    post_atomic(r->h, &r->qp[0], MLX5_WQE_FETCH_ADD, r->key, BUF_A, r->key,
+                BUF_B, 23, 0);
+    expect_send(r, 0);
+    g_assert_cmpuint(qtest_readq(r->h->qts, BUF_B), ==, 1023);
+    qtest_memread(r->h->qts, BUF_A, old, 8);
+    g_assert_cmpuint(ldq_le_p(old), ==, 1000);
+    post_atomic(r->h, &r->qp[0], MLX5_WQE_CMP_SWAP, r->key, BUF_A, r->key,
+                BUF_B, 7, 1000);
+    expect_send(r, 0);
+    g_assert_cmpuint(qtest_readq(r->h->qts, BUF_B), ==, 1023);
+    post_atomic(r->h, &r->qp[0], MLX5_WQE_CMP_SWAP, r->key, BUF_A, r->key,
+                BUF_B, 7, 1023);
+    expect_send(r, 0);
+    g_assert_cmpuint(qtest_readq(r->h->qts, BUF_B), ==, 7);
+    g_assert_cmpuint(hca_counter(r->h, "guest-errors"), ==, 0);
+    rig_stop(r);
+}
+
+/* Both QPs of a connection that a request broke are in the error state. */
+static void test_errors(void)
+{
+    static const struct {
+        unsigned opcode;
+        uint32_t key_xor;
+        uint32_t rkey_xor;
+        unsigned syndrome;
+    } cases[] = {
+        { MLX5_WQE_WRITE, 0, 1, MLX5_SYND_REMOTE_ACCESS },
+        { MLX5_WQE_WRITE, 0, 1 << 20, MLX5_SYND_REMOTE_ACCESS },
+        { MLX5_WQE_READ, 0, 1, MLX5_SYND_REMOTE_ACCESS },
+        { MLX5_WQE_WRITE, 1, 0, MLX5_SYND_LOCAL_PROT },
+        { MLX5_WQE_READ, 1, 0, MLX5_SYND_LOCAL_PROT },
+        { 0x7f, 0, 0, MLX5_SYND_LOCAL_QP_OP },
+    };
+    uint8_t cqe[MLX5_CQE_BYTES];
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        Rig *r = rig_start();
+
+        post_rdma(r->h, &r->qp[0], cases[i].opcode, r->key ^ cases[i].key_xor,
+                  BUF_A, 4096, r->key ^ cases[i].rkey_xor, BUF_B);
+        expect_send(r, cases[i].syndrome);
+        /* What is posted afterwards is flushed, on both queues. */
+        post_send(r->h, &r->qp[0], r->key, BUF_A, 1);
+        expect_send(r, MLX5_SYND_WR_FLUSH);
+        post_recv(r->h, &r->qp[0], r->key, BUF_A, 1);
+        cq_wait(r->h, &r->cq[0], cqe);
+        cqe_check(cqe, MLX5_CQE_RESP_ERR, &r->qp[0], MLX5_SYND_WR_FLUSH);
+        rig_stop(r);
+    }
+}
+
+static void test_rnr(void)
+{
+    Rig *r = rig_start();
+    uint8_t cqe[MLX5_CQE_BYTES];
+
+    /* Too late, but the sender waits. */
+    post_send(r->h, &r->qp[0], r->key, BUF_A, 100);
+    post_recv(r->h, &r->qp[1], r->key, BUF_B, 100);
+    expect_send(r, 0);
+    cq_wait(r->h, &r->cq[1], cqe);
+    /* Never: the retry counter runs out. */
+    post_send(r->h, &r->qp[0], r->key, BUF_A, 100);
+    expect_send(r, MLX5_SYND_RNR_RETRY);
+    rig_stop(r);
+
+    /* Too short for the message. */
+    r = rig_start();
+    post_recv(r->h, &r->qp[1], r->key, BUF_B, 99);
+    post_send(r->h, &r->qp[0], r->key, BUF_A, 100);
+    expect_send(r, MLX5_SYND_REMOTE_INVALID_REQ);
+    cq_wait(r->h, &r->cq[1], cqe);
+    cqe_check(cqe, MLX5_CQE_RESP_ERR, &r->qp[1], MLX5_SYND_LOCAL_LENGTH);
+    rig_stop(r);
+
+    /* Nobody there. */
+    r = rig_start();
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_DESTROY_QP, r->qp[1].id), ==,
+                    MLX5_STATUS_OK);
+    post_send(r->h, &r->qp[0], r->key, BUF_A, 100);
+    expect_send(r, MLX5_SYND_TRANSPORT_RETRY);
+    rig_stop(r);
+}
+
+static void umr_exec(Rig *r, uint32_t key, const Umr *umr, unsigned syndrome)
+{
+    uint8_t cqe[MLX5_CQE_BYTES];
+
+    post_umr(r->h, &r->umr, key, r->key, r->pd, umr);
+    cq_wait(r->h, &r->umr_cq, cqe);
+    cqe_check(cqe, syndrome ? MLX5_CQE_REQ_ERR : MLX5_CQE_REQ, &r->umr,
+              syndrome);
+}
+
+/* Turn a free mkey into one for @pages pages at @start. */
+static void umr_enable(Rig *r, uint32_t key, uint64_t start, uint32_t pages,
+                       const uint64_t *entries)
+{
+    Umr umr = {
+        .flags = MLX5_UMR_CHECK_IS_FREE | MLX5_UMR_OFFSET_EN,
+        .mask = MLX5_MKEY_MASK_FREE | MLX5_MKEY_MASK_KEY | MLX5_MKEY_MASK_PD |
+                MLX5_MKEY_MASK_LEN | MLX5_MKEY_MASK_START_ADDR |
+                MLX5_MKEY_MASK_PAGE_SIZE | MLX5_MKEY_MASK_LR |
+                MLX5_MKEY_MASK_LW | MLX5_MKEY_MASK_RR | MLX5_MKEY_MASK_RW,
+        .start = start,
+        .len = pages * 4096,
+        .num = 8,
+    };
+
+    memcpy(umr.entry, entries, pages * 8);
+    umr_exec(r, key, &umr, 0);
+}
+
+static void test_umr(void)
+{
+    const uint64_t va = 0x7f0000400000ull;
+    const uint64_t rw = MLX5_MTT_READ | MLX5_MTT_WRITE;
+    const uint64_t entries[] = {
+        (BUF_B + 0x3000) | rw, (BUF_B + 0x1000) | rw, (BUF_B + 0x2000) | rw,
+    };
+    const Umr revoke = {
+        .flags = MLX5_UMR_INLINE,
+        .mask = MLX5_MKEY_MASK_FREE | MLX5_MKEY_MASK_PD,
+        .free = true,
+    };
+    Rig *r = rig_start();
+    uint32_t key = mkey_create_umr(r->h, 8);
+
+    umr_enable(r, key, va, 3, entries);
+    fill(r, BUF_A, 3 * 4096, 77);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 3 * 4096, key,
+              va);
+    expect_send(r, 0);
+    check_same(r, BUF_A, BUF_B + 0x3000, 4096);
+    check_same(r, BUF_A + 4096, BUF_B + 0x1000, 2 * 4096);
+    /* Enabling twice is what CHECK_IS_FREE is for. */
+    umr_exec(r, key, &revoke, 0);
+    umr_enable(r, key, va, 3, entries);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_READ, r->key, BUF_A, 4096, key,
+              va + 4096);
+    expect_send(r, 0);
+    umr_exec(r, key, &revoke, 0);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_READ, r->key, BUF_A, 4096, key, va);
+    expect_send(r, MLX5_SYND_REMOTE_ACCESS);
+    umr_exec(r, key, &(Umr) { .flags = MLX5_UMR_CHECK_NOT_FREE },
+             MLX5_SYND_LOCAL_PROT);
+    rig_stop(r);
+}
+
+/* Out of the bounds of the key, although the table has entries there. */
+static void test_bounds(void)
+{
+    const uint64_t va = 0x10000;
+    const uint64_t entries[] = { BUF_B | 3, (BUF_B + 0x1000) | 3 };
+    static const struct {
+        int64_t offset;
+        uint32_t len;
+        unsigned syndrome;
+    } cases[] = {
+        { 0, 8192, 0 },
+        { 8191, 1, 0 },
+        { 0, 8193, MLX5_SYND_REMOTE_ACCESS },
+        { 8192, 1, MLX5_SYND_REMOTE_ACCESS },
+        { -1, 2, MLX5_SYND_REMOTE_ACCESS },
+        { INT64_MAX, 4096, MLX5_SYND_REMOTE_ACCESS },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        Rig *r = rig_start();
+        uint32_t key = mkey_create_umr(r->h, 8);
+
+        umr_enable(r, key, va, 2, entries);
+        post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A,
+                  cases[i].len, key, va + cases[i].offset);
+        expect_send(r, cases[i].syndrome);
+        rig_stop(r);
+    }
+}
+
+static uint64_t fault_wait(Rig *r, uint32_t key, uint64_t va)
+{
+    uint8_t eqe[MLX5_EQE_BYTES];
+
+    ring_wait(r->h, &r->faults, eqe, sizeof(eqe));
+    hca_write(r->h, r->h->uar * 4096 + UAR_EQ_ARM,
+              r->faults.id << 24 | r->faults.ci);
+    g_assert_cmphex(fget(eqe, eqe, type), ==, MLX5_EVENT_PAGE_FAULT);
+    g_assert_cmphex(fget(eqe, eqe, sub_type), ==, 2);
+    g_assert_cmphex(fget(eqe, eqe, pf_mkey), ==, key);
+    g_assert_cmphex(fget(eqe, eqe, pf_va), ==, va);
+    g_assert_cmpuint(fget(eqe, eqe, pf_demand_pages), ==, 1);
+    return fget(eqe, eqe, pf_token_47_32) << 32 |
+           fget(eqe, eqe, pf_token_31_0);
+}
+
+static void fault_resume(Rig *r, uint64_t token, bool error)
+{
+    uint8_t in[16] = { 0 };
+
+    fset(page_fault_resume_in, in, token_47_32, token >> 32);
+    fset(page_fault_resume_in, in, token_31_0, token);
+    fset(page_fault_resume_in, in, error, error);
+    g_assert_cmphex(cmd_exec(r->h, in, sizeof(in), MLX5_OP_PAGE_FAULT_RESUME,
+                             16), ==, MLX5_STATUS_OK);
+}
+
+static void map_page(Rig *r, uint32_t key, const uint64_t *entries)
+{
+    Umr umr = {
+        .flags = MLX5_UMR_CHECK_NOT_FREE | MLX5_UMR_OFFSET_EN,
+        .num = 8,
+    };
+
+    memcpy(umr.entry, entries, 4 * 8);
+    umr_exec(r, key, &umr, 0);
+}
+
+static void test_page_fault(void)
+{
+    const uint64_t va = 0x555500000000ull;
+    uint64_t entries[4] = { 0, (BUF_B + 0x1000) | 3, 0, 0 };
+    Rig *r = rig_start();
+    uint32_t key = mkey_create_umr(r->h, 8);
+    uint64_t token;
+
+    umr_enable(r, key, va, 4, entries);
+    fill(r, BUF_A, 4 * 4096, 5);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A + 100,
+              3 * 4096, key, va + 100);
+    token = fault_wait(r, key, va);
+    /* Resumed without a mapping: it faults again. */
+    fault_resume(r, token, false);
+    token = fault_wait(r, key, va);
+    entries[0] = BUF_B | 3;
+    map_page(r, key, entries);
+    fault_resume(r, token + 1000, false);
+    fault_resume(r, token, false);
+    /* Two pages on; the entry is read-only first. */
+    token = fault_wait(r, key, va + 2 * 4096);
+    entries[2] = (BUF_B + 0x2000) | MLX5_MTT_READ;
+    map_page(r, key, entries);
+    fault_resume(r, token, false);
+    token = fault_wait(r, key, va + 2 * 4096);
+    entries[2] |= MLX5_MTT_WRITE;
+    map_page(r, key, entries);
+    fault_resume(r, token, false);
+    token = fault_wait(r, key, va + 3 * 4096);
+    entries[3] = (BUF_B + 0x3000) | 3;
+    map_page(r, key, entries);
+    fault_resume(r, token, false);
+    expect_send(r, 0);
+    check_same(r, BUF_A + 100, BUF_B + 100, 3 * 4096);
+
+    /* Invalidated again, and this time the driver gives up. */
+    entries[1] = 0;
+    map_page(r, key, entries);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_READ, r->key, BUF_A, 4096, key,
+              va + 4096);
+    token = fault_wait(r, key, va + 4096);
+    fault_resume(r, token, true);
+    expect_send(r, MLX5_SYND_REMOTE_OP);
+    rig_stop(r);
+
+    /* A QP that goes away while it waits. */
+    r = rig_start();
+    key = mkey_create_umr(r->h, 8);
+    memset(entries, 0, sizeof(entries));
+    umr_enable(r, key, va, 4, entries);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_READ, key, va, 4096, r->key, BUF_B);
+    token = fault_wait(r, key, va);
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_DESTROY_QP, r->qp[0].id), ==,
+                    MLX5_STATUS_OK);
+    fault_resume(r, token, false);
+    rig_stop(r);
+}
+
+/* ------------------------------------------------------------------ */
+/* Hostile guests */
+
+static void test_teardown(void)
+{
+    Rig *r = rig_start();
+
+    /* With a request waiting, and objects in use. */
+    post_send(r->h, &r->qp[0], r->key, BUF_A, 100);
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_DESTROY_CQ, r->cq[0].id), ==,
+                    MLX5_STATUS_RES_BUSY);
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_DESTROY_EQ, r->async.id), ==,
+                    MLX5_STATUS_RES_BUSY);
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_TEARDOWN_HCA, 0), ==,
+                    MLX5_STATUS_OK);
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_DISABLE_HCA, 0), ==,
+                    MLX5_STATUS_OK);
+    r->h->pool = POOL;
+    hca_init(r->h);
+    rig_stop(r);
+
+    r = rig_start();
+    post_send(r->h, &r->qp[0], r->key, BUF_A, 100);
+    qtest_system_reset(r->h->qts);
+    rig_stop(r);
+}
+
+static void test_wild_doorbells(void)
+{
+    Rig *r = rig_start();
+    GRand *rand = g_rand_new_with_seed(4711);
+
+    for (unsigned i = 0; i < 2000; i++) {
+        uint32_t page = r->h->uar + g_rand_int_range(rand, -4, 4);
+        uint32_t reg = g_rand_int_range(rand, 0, 0x1000) & ~7;
+        uint64_t value = (uint64_t)g_rand_int(rand) << 32 | g_rand_int(rand);
+
+        switch (g_rand_int_range(rand, 0, 4)) {
+        case 0:
+            hca_write(r->h, page * 4096 + reg, value);
+            break;
+        case 1:
+            hca_write64(r->h, page * 4096 + reg, value);
+            break;
+        case 2:
+            hca_write64(r->h, page * 4096 + UAR_CQ_ARM,
+                        value << 32 | (r->cq[0].id + (value >> 62)));
+            break;
+        default:
+            put_be32(r->h, r->qp[value & 1].dbr + 4, value);
+            hca_write64(r->h, page * 4096 + UAR_SEND, r->qp[0].id << 8);
+            break;
+        }
+    }
+    g_rand_free(rand);
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_ALLOC_PD, 0), ==,
+                    MLX5_STATUS_OK);
+    rig_stop(r);
+}
+
+/* Random work requests, with valid keys often enough to get far. */
+static void test_wild_requests(void)
+{
+    static const uint8_t opcodes[] = {
+        MLX5_WQE_NOP, MLX5_WQE_SEND_INV, MLX5_WQE_WRITE, MLX5_WQE_WRITE_IMM,
+        MLX5_WQE_SEND, MLX5_WQE_SEND_IMM, MLX5_WQE_READ, MLX5_WQE_CMP_SWAP,
+        MLX5_WQE_FETCH_ADD, MLX5_WQE_UMR, 0x7f,
+    };
+    GRand *rand = g_rand_new_with_seed(42);
+
+    for (unsigned round = 0; round < 20; round++) {
+        Rig *r = rig_start();
+
+        for (unsigned i = 0; i < 30; i++) {
+            uint32_t len = g_rand_int_range(rand, 1, 16) * 16;
+            uint8_t wqe[256];
+
+            for (unsigned j = 0; j < sizeof(wqe); j += 4) {
+                stl_be_p(wqe + j, g_rand_boolean(rand) ? r->key :
+                                  g_rand_int(rand));
+            }
+            fset(wqe_ctrl, wqe, opcode,
+                 opcodes[g_rand_int_range(rand, 0, ARRAY_SIZE(opcodes))]);
+            qp_post(r->h, g_rand_boolean(rand) ? &r->qp[i & 1] : &r->umr,
+                    wqe, len);
+        }
+        g_assert_cmphex(cmd_simple(r->h, MLX5_OP_ALLOC_PD, 0), ==,
+                        MLX5_STATUS_OK);
+        rig_stop(r);
+    }
+    g_rand_free(rand);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    qtest_add_func("/mlx5/iseg", test_iseg);
+    qtest_add_func("/mlx5/cmd/status", test_cmd_status);
+    qtest_add_func("/mlx5/cmd/mailbox", test_cmd_mailbox);
+    qtest_add_func("/mlx5/cmd/delivery", test_cmd_delivery);
+    qtest_add_func("/mlx5/cmd/doorbell", test_cmd_doorbell);
+    qtest_add_func("/mlx5/cmd/event", test_cmd_event);
+    qtest_add_func("/mlx5/qp/send", test_send);
+    qtest_add_func("/mlx5/qp/rdma", test_rdma);
+    qtest_add_func("/mlx5/qp/errors", test_errors);
+    qtest_add_func("/mlx5/qp/rnr", test_rnr);
+    qtest_add_func("/mlx5/mkey/umr", test_umr);
+    qtest_add_func("/mlx5/mkey/bounds", test_bounds);
+    qtest_add_func("/mlx5/odp/page-fault", test_page_fault);
+    qtest_add_func("/mlx5/hostile/teardown", test_teardown);
+    qtest_add_func("/mlx5/hostile/doorbells", test_wild_doorbells);
+    qtest_add_func("/mlx5/hostile/requests", test_wild_requests);
+    return g_test_run();
+}
