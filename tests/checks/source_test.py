@@ -10,7 +10,7 @@ from rig import paths
 from rig.git import git
 
 # Licence texts, patches, and formats that have no comments.
-NO_SPDX = re.compile(r"^(COPYING|linux/patches/.*|linux/next/.*|linux/cover-letter\.txt|guest/packages\.lock|guest/files/etc/.*|"
+NO_SPDX = re.compile(r"^(COPYING|linux/patches/.*|linux/cover-letter\.txt|guest/packages\.lock|guest/files/etc/.*|"
                      r"qemu/patches/.*|tests/harness/samples/.*)$")
 # A home directory, spelt so that this line is not one.
 HOMES = r"/home/[a-z]+/|/roo[t]/\.|/wor[k]/"
