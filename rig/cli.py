@@ -115,7 +115,7 @@ def _guest_options(parser: argparse.ArgumentParser) -> None:
 
 def _tools(options: argparse.Namespace) -> None:
     from . import tools
-    tools.ensure()
+    tools.ensure(checks=options.verb == "tools")
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -144,7 +144,7 @@ def build(what: Sequence[str] = (), variant: str = "release", checks: bool = Fal
     """Bring kernel, QEMU and guest image up to date, or those of them that `what` names. `checks`: the tools that only
     checks need, too."""
     from . import guest, kernel, lock, qemu, tools, tree
-    tools.ensure(optional=checks)
+    tools.ensure(checks)
     wanted = what or ("qemu", "kernel", "guest")
     with lock.build_directory():
         if checks:
@@ -202,7 +202,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from . import lock, suite, tools, tree
-    tools.ensure(optional=True)
+    tools.ensure(checks=True)
     with lock.build_directory():
         tree.make_base()
     return suite.run_tests("checks")

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The compiler that builds use, through ccache when it is installed."""
+"""The compiler that builds use, through ccache when it is installed.
+
+Builds always name the plain compiler. ccache comes in through PATH, under the compiler's name: make and meson record the
+commands that they ran, and a machine that gets ccache after its first build, or loses it, must not compile everything anew.
+"""
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from . import paths
 
@@ -13,17 +18,18 @@ def jobs() -> int:
 
 
 def command() -> str:
-    """The C compiler as a command line: `ccache gcc`, or $RIG_CC (or gcc) alone where there is no ccache."""
-    compiler = os.environ.get("RIG_CC", "gcc")
-    return f"ccache {compiler}" if shutil.which("ccache") else compiler
+    """The C compiler as a command line: $RIG_CC, or gcc. Only with `environment()` does it go through ccache."""
+    return os.environ.get("RIG_CC") or "gcc"
 
 
 def environment() -> dict[str, str]:
     """Variables for a build: ccache keeps its files in the shared cache and ignores where the checkout is.
 
     In its depend mode ccache does not preprocess what it then compiles anyway: a first build costs little more with it.
+    A compiler that $RIG_CC names by a path, or with options, is used without ccache.
     """
     return {
+        "PATH": f"{_masquerade()}:{os.environ.get('PATH', os.defpath)}",
         "CCACHE_DIR": str(paths.CACHE / "ccache"),
         "CCACHE_BASEDIR": str(paths.BUILD),
         "CCACHE_NOHASHDIR": "1",
@@ -36,5 +42,17 @@ def environment() -> dict[str, str]:
 
 def identity() -> str:
     """The compiler's own description of itself: part of the key of everything it built."""
-    return subprocess.run([os.environ.get("RIG_CC", "gcc"), "--version"], capture_output=True, text=True,
+    return subprocess.run([*command().split(), "--version"], capture_output=True, text=True,
                           check=True).stdout.splitlines()[0]
+
+
+def _masquerade() -> Path:
+    """A directory for the front of PATH, in which the compiler's name leads to ccache where there is ccache."""
+    directory, name, ccache = paths.BUILD / "ccache", command(), shutil.which("ccache")
+    directory.mkdir(parents=True, exist_ok=True)
+    link = directory / name
+    if ccache and link.parent == directory and " " not in name and not (link.is_symlink() and os.readlink(link) == ccache):
+        new = directory / f".{name}.{os.getpid()}"
+        new.symlink_to(ccache)
+        new.replace(link)
+    return directory

@@ -77,8 +77,7 @@ def run(argv: Sequence[str | os.PathLike], *, log: Path, cwd: Optional[Path] = N
         if timer:
             timer.start()
         try:
-            assert child.stdout is not None
-            for line in child.stdout:
+            for line in child.stdout or ():
                 out.write(line)
                 tail = (tail + [line])[-15:]
                 if on_line:
@@ -88,6 +87,8 @@ def run(argv: Sequence[str | os.PathLike], *, log: Path, cwd: Optional[Path] = N
             if timer:
                 timer.cancel()
             reap(child)
+            if child.stdout:
+                child.stdout.close()
     if status != 0 or timed_out.is_set():
         why = f"took more than {timeout:.0f} s" if timed_out.is_set() else f"exit status {status}"
         raise RigError(f"{what or os.fspath(argv[0])} failed ({why}); the log is {log}:\n" +

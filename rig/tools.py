@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import Iterable, Sequence
 
-from . import proc
+from . import download, proc
 from .paths import LOGS
 from .ui import RigError, say, step
 
@@ -20,13 +20,19 @@ from .ui import RigError, say, step
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
 
+CHECKS = "make check"
+
+
 @dataclass(frozen=True)
 class Tool:
-    """`probe` is "NAME" (a command), "lib NAME" (pkg-config), "header NAME" (#include) or "python NAME" (a module)."""
+    """`probe` is "NAME" (a command), "lib NAME" (pkg-config), "header NAME" (#include) or "python NAME" (a module).
+
+    `without` says what is lost where it is missing; "" for what no build can do without.
+    """
     probe: str
     package: str
     needed_for: str
-    optional: bool = False
+    without: str = ""
 
 
 TOOLS = (
@@ -53,10 +59,10 @@ TOOLS = (
     Tool("header zlib.h", "zlib1g-dev", "QEMU"),
     Tool("header attr/xattr.h", "libattr1-dev", "QEMU (host directory in the guest)"),
     Tool("mksquashfs", "squashfs-tools", "guest"),
-    Tool("ccache", "ccache", "faster rebuilds", optional=True),
-    Tool("shellcheck", "shellcheck", "make check", optional=True),
-    Tool("mypy", "mypy", "make check", optional=True),
-    Tool("sparse", "sparse", "make check", optional=True),
+    Tool("ccache", "ccache", "rebuilds", without="rebuilds take longer"),
+    Tool("shellcheck", "shellcheck", CHECKS, without="some checks are skipped"),
+    Tool("mypy", "mypy", CHECKS, without="some checks are skipped"),
+    Tool("sparse", "sparse", CHECKS, without="some checks are skipped"),
 )
 
 
@@ -93,36 +99,55 @@ def privilege() -> list[str] | None:
     return None
 
 
-def ensure(optional: bool = False) -> None:
-    """Make sure that everything needed is there; `optional` tools are installed too, if that needs no question.
+def ensure(checks: bool = False) -> None:
+    """Make sure that everything needed is there. What is only useful is installed too if that needs no question, and so
+    is what only checks use, with `checks`.
 
     Raises RigError with the command to type when something needed is missing and cannot be installed from here.
     """
-    lacking = missing()
-    needed = [tool for tool in lacking if not tool.optional]
-    wanted = lacking if optional else needed
+    wanted = [tool for tool in missing() if checks or tool.needed_for != CHECKS]
     if not wanted:
         return
-    command = install_command(wanted)
+    needed = [tool for tool in wanted if not tool.without]
     how = privilege()
     if how is None or not shutil.which("apt-get"):
-        if not needed:
-            say(f"  without {', '.join(t.package for t in wanted)} some checks are skipped; to install: sudo {shlex.join(command)}")
-            return
-        raise RigError("missing build tools: " + ", ".join(f"{t.package} (for {t.needed_for})" for t in needed),
-                       _advice(install_command(needed)))
-    quiet = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "a"}
-    prefix = [*how, "env", *(f"{k}={v}" for k, v in quiet.items())]
+        if needed:
+            raise RigError("missing build tools: " + ", ".join(f"{t.package} (for {t.needed_for})" for t in needed),
+                           _advice(install_command(needed)))
+        _do_without(wanted)
+        return
+    try:
+        with download.locked():     # apt does not wait for another apt
+            _install([tool for tool in wanted if not present(tool)], how)
+    except RigError:
+        if needed:
+            raise
+        _do_without(wanted)
+        return
+    still = [tool for tool in missing() if not tool.without]
+    if still:
+        raise RigError("still missing after apt-get install: " + ", ".join(f"{t.probe} (package {t.package})" for t in still),
+                       f"is another one first on PATH? ({sys.executable})" if any(t.probe.startswith("python") for t in still) else
+                       "install them in another way")
+
+
+def _install(tools: Sequence[Tool], how: Sequence[str]) -> None:
+    if not tools:
+        return
+    command = install_command(tools)
+    prefix = [*how, "env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=a"]
     with step(f"install {len(command) - 4} packages") as current:
         current.note = " ".join(command[4:])
         for argv in (["apt-get", "update", "-q"], command):
             proc.run([*prefix, *argv], log=LOGS / "tools.log", what=shlex.join(argv),
                      hint=f"to do it by hand: {shlex.join(command)}", on_line=current.update)
-    still = [tool for tool in missing() if not tool.optional]
-    if still:
-        raise RigError("still missing after apt-get install: " + ", ".join(f"{t.probe} (package {t.package})" for t in still),
-                       f"is another one first on PATH? ({sys.executable})" if any(t.probe.startswith("python") for t in still) else
-                       "install them in another way")
+
+
+def _do_without(tools: Sequence[Tool]) -> None:
+    losses = ", ".join(dict.fromkeys(tool.without for tool in tools))
+    names = ", ".join(tool.package for tool in tools)
+    say(f"  without {names} {losses}; to install: " + (f"sudo {shlex.join(install_command(tools))}" if shutil.which("apt-get")
+                                                       else "use the machine's package manager"))
 
 
 def _advice(command: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from rig import download, guest, packages, tools
+from rig import compiler, download, guest, packages, paths, tools
 from rig.apt import Package
 from rig.ui import RigError
 
@@ -128,9 +128,50 @@ class Tools(unittest.TestCase):
 
     def test_still_missing_after_install(self) -> None:
         with mock.patch.object(tools, "missing", return_value=[self.LACKING]), mock.patch.object(tools, "privilege", return_value=[]), \
-             mock.patch.object(tools.proc, "run") as run, self.assertRaisesRegex(RigError, "still missing"):
+             mock.patch.object(download, "locked"), mock.patch.object(tools.proc, "run") as run, \
+             self.assertRaisesRegex(RigError, "still missing"):
             tools.ensure()
         self.assertEqual([call.args[0][-1] for call in run.call_args_list], ["-q", "no-such-package"])
+
+    def test_what_is_only_useful_is_installed_or_done_without(self) -> None:
+        useful = tools.Tool("no-such-command-anywhere", "no-such-package", "rebuilds", without="rebuilds take longer")
+        for how, outcome, calls in (([], None, 2), ([], RigError("no network"), 1), (None, None, 0)):
+            with self.subTest(how=how, outcome=outcome), mock.patch.object(tools, "missing", return_value=[useful]), \
+                 mock.patch.object(tools, "privilege", return_value=how), mock.patch.object(download, "locked"), \
+                 mock.patch.object(tools, "say") as said, mock.patch.object(tools.proc, "run", side_effect=outcome) as run:
+                tools.ensure()
+                self.assertEqual(run.call_count, calls)
+                if calls < 2:
+                    self.assertRegex(said.call_args.args[0], "without no-such-package rebuilds take longer; to install: sudo apt-get")
+
+    def test_what_checks_use_is_only_for_them(self) -> None:
+        checker = tools.Tool("no-such-command-anywhere", "no-such-package", tools.CHECKS, without="some checks are skipped")
+        with mock.patch.object(tools, "missing", return_value=[checker]), mock.patch.object(tools, "privilege", return_value=[]), \
+             mock.patch.object(download, "locked"), mock.patch.object(tools.proc, "run") as run:
+            tools.ensure()
+            run.assert_not_called()
+            tools.ensure(checks=True)
+            self.assertEqual(run.call_count, 2)
+
+
+class Compiler(unittest.TestCase):
+    def test_ccache_that_comes_and_goes_changes_no_command(self) -> None:
+        with tempfile.TemporaryDirectory() as top, mock.patch.object(paths, "BUILD", Path(top)), \
+             mock.patch.dict(os.environ, {"RIG_CC": "some-compiler"}):
+            for there in (None, "/bin/true", None):
+                with mock.patch.object(compiler.shutil, "which", return_value=there):
+                    self.assertEqual(compiler.command(), "some-compiler")
+                    first = Path(compiler.environment()["PATH"].split(":")[0])
+                    self.assertEqual(first, Path(top) / "ccache")
+            self.assertEqual(os.readlink(first / "some-compiler"), "/bin/true")
+
+    def test_compiler_of_a_path_goes_without(self) -> None:
+        with tempfile.TemporaryDirectory() as top, mock.patch.object(paths, "BUILD", Path(top)), \
+             mock.patch.object(compiler.shutil, "which", return_value="/bin/true"):
+            for name in ("/usr/bin/gcc", "gcc -m64"):
+                with mock.patch.dict(os.environ, {"RIG_CC": name}):
+                    compiler.environment()
+            self.assertEqual(list((Path(top) / "ccache").iterdir()), [])
 
 
 if __name__ == "__main__":
