@@ -43,7 +43,6 @@ _INIT_APPLETS = ("halt", "poweroff", "reboot")
 _UNWANTED = tuple(f"./usr/share/{name}/*" for name in ("bash-completion", "bug", "doc", "doc-base", "i18n", "info", "lintian",
                                                       "locale", "man", "zsh"))
 _CFLAGS = ("-std=gnu11", "-O2", "-g0", "-Wall", "-Wextra")
-_PACKING = download.sha256_of(Path(squashfs.__file__))
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def packages_layer() -> Path:
             if not os.path.lexists(root / name):
                 (root / name).symlink_to(target)
         squashfs.make(root, work / "out")
-    return _up_to_date(OUT / "packages.squashfs", [*(d.name for d in debs), *packages_digest(debs), _LINKS, _APPLETS, _UNWANTED, _PACKING], make,
+    return _up_to_date(OUT / "packages.squashfs", [*(d.name for d in debs), *packages_digest(debs), _LINKS, _APPLETS, _UNWANTED, squashfs.recipe()], make,
                        shared=True)
 
 
@@ -193,7 +192,7 @@ def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
 def tree_digest(top: Path) -> str:
     """A hash of everything below a directory: paths, modes, contents, link targets; not times or owners."""
     total = hashlib.sha256()
-    for path in _walk(top):
+    for path in sorted(top.rglob("*")):
         facts = path.lstat()
         if stat.S_ISLNK(facts.st_mode):
             content = os.readlink(path)
@@ -219,11 +218,8 @@ def _own_layer(extra_dirs: Mapping[str, Path]) -> Path:
             shutil.copytree(path, root / name, symlinks=True, dirs_exist_ok=True)
         (root / "usr/sbin").mkdir(parents=True, exist_ok=True)
         (root / "usr/sbin/init").symlink_to(f"/{BIN}/init")
-        for path in [root, *_walk(root)]:   # the user's umask is no part of the image
-            if not path.is_symlink():
-                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-        squashfs.make(root, work / "out")
-    return _up_to_date(OUT / "own.squashfs", [{name: tree_digest(path) for name, path in sorted(parts.items())}, _PACKING], make)
+        squashfs.make(root, work / "out", plain_modes=True)
+    return _up_to_date(OUT / "own.squashfs", [{name: tree_digest(path) for name, path in sorted(parts.items())}, squashfs.recipe()], make)
 
 
 def _up_to_date(dest: Path, inputs: object, make: Callable[[Path], None], shared: bool = False) -> Path:
@@ -311,11 +307,8 @@ def _modules_layer(source: Path) -> Path:
     def make(work: Path) -> None:
         dest = work / "root" / "usr" / "lib" / "modules" / source.name
         shutil.copytree(source, dest, symlinks=True, ignore=shutil.ignore_patterns("build", "source"))
-        for path in (work / "root", *(work / "root").rglob("*")):
-            if path.is_dir():
-                path.chmod(0o755)
-        squashfs.make(work / "root", work / "out")
-    return _up_to_date(OUT / f"modules-{source.name}.squashfs", [tree_digest(source), _PACKING], make)
+        squashfs.make(work / "root", work / "out", plain_modes=True)
+    return _up_to_date(OUT / f"modules-{source.name}.squashfs", [tree_digest(source), squashfs.recipe()], make)
 
 
 def _initramfs(source: Optional[Path]) -> Path:
@@ -370,11 +363,6 @@ def _output(argv: Sequence[str]) -> str:
     if done.returncode:
         raise RigError(f"'{' '.join(argv)}' failed: {done.stderr.strip()}")
     return done.stdout
-
-
-def _walk(top: Path) -> Iterator[Path]:
-    for path in sorted(top.rglob("*")):
-        yield path
 
 
 def _remove(path: Path) -> None:

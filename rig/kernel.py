@@ -5,10 +5,12 @@ A variant is a source (the series, or the base without it) and a list of configu
 at run time lies in build/kernel/<variant>/products: bzImage, and layer.squashfs, a layer of the guest's file system with
 the modules (the kernel's and those of guest/modules) and the kernel's selftests.
 """
+import inspect
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 from . import compiler, paths, products, squashfs, tree
 from .git import git
@@ -151,7 +153,7 @@ def _pack(variant: str, source: Path) -> None:
         (installed / "build").unlink(missing_ok=True)
         run(["depmod", "-b", root / "usr", version], log=_log(variant))
         _selftests(variant, source, root / "opt" / "hmm-p2p" / "selftests")
-        squashfs.make(root, out / "layer.squashfs")
+        squashfs.make(root, out / "layer.squashfs", plain_modes=True)
         shutil.copy2(objects / "arch" / "x86" / "boot" / "bzImage", out / "bzImage")
         (out / "release").write_text(version + "\n")
 
@@ -205,7 +207,9 @@ def _key(variant: str) -> str:
     else:
         source = tree.series_digest()
     fragments = [CONFIGS / f"{name}.config" for name in VARIANTS[variant].fragments]
-    return products.digest(source, *fragments, MODULES, Path(__file__), Path(squashfs.__file__), compiler.identity())
+    steps: tuple[Callable[..., None], ...] = (configure, _compile, _pack, _selftests, _make)
+    return products.digest(source, *fragments, MODULES, SELFTESTS, *map(inspect.getsource, steps), squashfs.recipe(),
+                           compiler.identity())
 
 
 def _estimate(objects: Path) -> int:
