@@ -12,7 +12,8 @@ from typing import Callable
 from rig import paths
 from rig.testlib import Test, case
 
-RIG = [sys.executable, str(paths.REPO / "rig" / "rig")]
+# Where the tests run in the background of a shell, SIGINT is ignored, and that is inherited.
+RIG = ["env", "--default-signal=INT", sys.executable, str(paths.REPO / "rig" / "rig")]
 
 
 def processes_with(token: str) -> dict[int, str]:
