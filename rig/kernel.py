@@ -203,9 +203,9 @@ def _key(variant: str) -> str:
         if not source:
             return ""
         if source == tree.applied_id():
-            source = tree.series_digest()
+            source = tree.content_digest()
     else:
-        source = tree.series_digest()
+        source = tree.content_digest()
     fragments = [CONFIGS / f"{name}.config" for name in VARIANTS[variant].fragments]
     steps: tuple[Callable[..., None], ...] = (configure, _compile, _pack, _selftests, _make)
     return products.digest(source, *fragments, MODULES, SELFTESTS, *map(inspect.getsource, steps), squashfs.recipe(),

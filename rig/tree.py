@@ -54,6 +54,15 @@ def series_digest() -> str:
     return digest.hexdigest()
 
 
+def content_digest() -> str:
+    """A hash of the base's name and of every patch's diff: what a kernel is compiled from. Messages do not matter."""
+    digest = hashlib.sha256(base_commit().encode())
+    for patch in patch_files():
+        _, _, diff = patch.read_bytes().partition(b"\ndiff --git ")
+        digest.update(b"\0" + diff)
+    return digest.hexdigest()
+
+
 def make_base() -> None:
     """Create build/linux with the base commit on branches `base` and `series`, unless it is there already."""
     if (TREE / ".git").exists():
