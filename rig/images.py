@@ -15,4 +15,4 @@ def artefacts(variant: str) -> Artefacts:
     image = guest.build()
     layers = [*image.layers, kernel.layer(variant)]
     return Artefacts(qemu=qemu.binary(), kernel=kernel.image(variant), initrd=image.initramfs,
-                     disks=tuple((layer.stem, layer) for layer in layers))
+                     disks=tuple((layer.stem, layer) for layer in layers), cmdline=kernel.VARIANTS[variant].cmdline)

@@ -23,9 +23,13 @@ MODULES = paths.REPO / "guest" / "modules"
 
 @dataclass(frozen=True)
 class Variant:
-    """A kernel to build: `series` or `base` source, and the fragments in linux/configs that make its configuration."""
+    """A kernel to build: `series` or `base` source, and the fragments in linux/configs that make its configuration.
+
+    `cmdline` is what it is booted with where a guest's own command line says nothing else.
+    """
     source: str
     fragments: tuple[str, ...]
+    cmdline: str = ""
 
 
 SELFTESTS = (("mm", "hmm-tests", ("vm_util.c", "hugepage_settings.c")),
@@ -33,11 +37,13 @@ SELFTESTS = (("mm", "hmm-tests", ("vm_util.c", "hugepage_settings.c")),
 """The kernel's selftests that the guest gets: target, program, and the target's files that are linked to it."""
 
 _COMMON = ("base", "rdma", "nouveau")
+# kmemleak takes half of a boot's time, and finds only what somebody asks it to scan for: such a test boots with kmemleak=on.
+_DEBUG = "kmemleak=off"
 VARIANTS = {
     "release": Variant("series", _COMMON),
-    "debug": Variant("series", _COMMON + ("debug",)),
+    "debug": Variant("series", _COMMON + ("debug",), _DEBUG),
     "base-release": Variant("base", _COMMON),
-    "base-debug": Variant("base", _COMMON + ("debug",)),
+    "base-debug": Variant("base", _COMMON + ("debug",), _DEBUG),
 }
 
 

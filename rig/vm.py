@@ -115,12 +115,16 @@ class Interrupted(VmFailure):
 
 @dataclass(frozen=True)
 class Artefacts:
-    """What a guest is booted from. `disks` are read-only images; the guest sees their names as the disks' serial numbers."""
+    """What a guest is booted from. `disks` are read-only images; the guest sees their names as the disks' serial numbers.
+
+    `cmdline` are parameters for the kernel that those of Options replace.
+    """
     qemu: Path
     kernel: Path
     initrd: Path
     disks: tuple[tuple[str, Path], ...] = ()
     qemu_args: tuple[str, ...] = ()
+    cmdline: str = ""
 
 
 @dataclass(frozen=True)
@@ -455,7 +459,7 @@ class Vm:
             "-cpu", topology.cpu, "-smp", str(options.smp), "-m", options.memory,
             *files.qemu_args,
             "-kernel", str(files.kernel), "-initrd", str(files.initrd),
-            "-append", " ".join(f"{_CMDLINE} {topology.cmdline} {options.cmdline}".split()),
+            "-append", kernel_command_line(files.cmdline, topology.cmdline, options.cmdline),
             "-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control",
             "-add-fd", f"fd={console_output},set=1", "-add-fd", f"fd={console_input},set=2",
             "-chardev", "file,id=console,path=/dev/fdset/1,append=on,input-path=/dev/fdset/2", "-serial", "chardev:console",
@@ -719,6 +723,14 @@ class CommandFailed(Exception):
         how = f"was killed by signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"exited with status {status}"
         super().__init__(f"'{completed.command}' {how}")
         self.completed = completed
+
+
+def kernel_command_line(defaults: str, *more: str) -> str:
+    """What every guest gets, `more`, and those of the `defaults` whose parameter `more` does not set."""
+    words = " ".join(more).split()
+    set_by_more = {word.partition("=")[0] for word in words}
+    kept = [word for word in defaults.split() if word.partition("=")[0] not in set_by_more]
+    return " ".join([*_CMDLINE.split(), *kept, *words])
 
 
 def _quoted(path: Path) -> str:

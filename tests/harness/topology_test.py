@@ -4,7 +4,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from rig import topology
+from rig import topology, vm
 from rig.ui import RigError
 
 GOOD = """
@@ -85,6 +85,14 @@ class Tables(unittest.TestCase):
         for name in topology.names():
             self.assertTrue(topology.get(name).description)
         self.assertEqual({topology.get(n).mapping_type for n in topology.names()}, {"", *topology.MAPPING_TYPES})
+
+
+class CommandLine(unittest.TestCase):
+    def test_a_guest_overrides_the_defaults_of_its_kernel(self) -> None:
+        words = vm.kernel_command_line("kmemleak=off quiet", "intel_iommu=on", "kmemleak=on x").split()
+        self.assertEqual(words[-4:], ["quiet", "intel_iommu=on", "kmemleak=on", "x"])
+        self.assertNotIn("kmemleak=off", words)
+        self.assertIn("kmemleak=off", vm.kernel_command_line("kmemleak=off", "x", "").split())
 
 
 if __name__ == "__main__":
