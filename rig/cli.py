@@ -102,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _kernel_option(parser: argparse.ArgumentParser) -> None:
-    from . import kernel
-    parser.add_argument("--kernel", default="", choices=["", *kernel.VARIANTS], metavar="VARIANT",
-                        help=f"kernel variant: {', '.join(kernel.VARIANTS)} (default release)")
+    from . import images
+    parser.add_argument("--kernel", default="", choices=["", *images.KERNELS], metavar="VARIANT",
+                        help=f"kernel variant: {', '.join(images.KERNELS)} (default release)")
 
 
 def _guest_options(parser: argparse.ArgumentParser) -> None:
@@ -143,7 +143,7 @@ def _patches(options: argparse.Namespace) -> None:
 def build(what: Sequence[str] = (), variant: str = "release", checks: bool = False) -> None:
     """Bring kernel, QEMU and guest image up to date, or those of them that `what` names. `checks`: the tools that only
     checks need, too."""
-    from . import guest, kernel, lock, qemu, tools, tree
+    from . import guest, images, lock, qemu, tools, tree
     tools.ensure(checks)
     wanted = what or ("qemu", "kernel", "guest")
     with lock.build_directory():
@@ -152,7 +152,7 @@ def build(what: Sequence[str] = (), variant: str = "release", checks: bool = Fal
         if "qemu" in wanted:
             qemu.build()
         if "kernel" in wanted:
-            kernel.build(variant)
+            images.build_kernel(variant)
         if "guest" in wanted:
             guest.build()
 

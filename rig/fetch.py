@@ -195,6 +195,8 @@ def all_inputs() -> None:
     qemu_source()
     firmware_dir()
     meson()
+    for pin in KERNEL.pin["stock"]:
+        deb(pin, KERNEL.base)
     for name in packages.LISTS:
         packages.debs(name)
 

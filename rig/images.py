@@ -2,17 +2,41 @@
 """What a guest is booted from, gathered from the modules that build it."""
 from functools import cache
 
-from . import guest, kernel, qemu
+from . import guest, kernel, qemu, stock
+from .ui import RigError
 from .vm import Artefacts
+
+KERNELS = (*kernel.VARIANTS, *stock.VARIANTS)
+"""Every kernel variant that a guest can be booted with: those that the rig compiles, and those of distributions."""
+
+
+def build_kernel(variant: str) -> None:
+    """Bring what a guest needs of the kernel `variant` up to date."""
+    if variant in stock.VARIANTS:
+        stock.guest_image(variant)
+    else:
+        kernel.build(variant)
 
 
 @cache
 def artefacts(variant: str) -> Artefacts:
     """The files for a guest with the kernel `variant`; the disks are the layers of its file system, lowest first.
 
-    The guest image is brought up to date here; of QEMU and the kernel, booting says when they are missing.
+    The guest image, and a distribution's kernel, are brought up to date here; of QEMU and our own kernels, booting says
+    when they are missing.
     """
-    image = guest.build()
-    layers = [*image.layers, kernel.layer(variant)]
-    return Artefacts(qemu=qemu.binary(), kernel=kernel.image(variant), initrd=image.initramfs,
-                     disks=tuple((layer.stem, layer) for layer in layers), cmdline=kernel.VARIANTS[variant].cmdline)
+    if variant not in KERNELS:
+        raise RigError(f"there is no kernel variant '{variant}'", f"the variants are: {', '.join(KERNELS)}")
+    if variant in stock.VARIANTS:
+        image, start = stock.guest_image(variant), stock.image(variant)
+        layers, cmdline = list(image.layers), ""
+    else:
+        image, start = guest.build(), kernel.image(variant)
+        layers, cmdline = [*image.layers, kernel.layer(variant)], kernel.VARIANTS[variant].cmdline
+    return Artefacts(qemu=qemu.binary(), kernel=start, initrd=image.initramfs,
+                     disks=tuple((_serial(layer.stem), layer) for layer in layers), cmdline=cmdline)
+
+
+def _serial(name: str) -> str:
+    """A disk's name as QEMU takes it for an id and the virtio serial number: at most 20 letters, digits, '-', '.', '_'."""
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in name)[:20]
