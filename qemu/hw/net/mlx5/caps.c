@@ -95,15 +95,31 @@ static const CapValue relaxed_ordering_caps[] = {
     GEN(relaxed_ordering_read_umr, 1),
 };
 
+/*
+ * The driver takes the memory scheme if it is offered together with prefetch
+ * (Linux core/main.c, handle_hca_cap_odp()).  The caps_max are off until the
+ * driver asks for them.
+ */
 static const CapValue odp_caps[] = {
     ODP(page_prefetch, 1),
     ODP(memory_rc, ODP_RC),
     ODP(memory_ud, ODP_SEND),
+    ODP(memory_xrc, ODP_RC),
 };
 
-/* Off until the driver asks for it. */
 static const CapValue odp_caps_max[] = {
     ODP(mem_page_fault, 1),
+};
+
+static const CapValue odp_transport_caps[] = {
+    ODP(transport_rc, ODP_RC & ~ODP_SRQ_RECEIVE),
+    ODP(transport_ud, ODP_SEND),
+};
+
+static const CapValue odp_transport_caps_max[] = {
+    ODP(transport_rc, ODP_RC),
+    ODP(transport_ud, ODP_SEND),
+    ODP(transport_xrc, ODP_RC),
 };
 
 static const CapValue atomic_caps[] = {
@@ -116,16 +132,23 @@ static const CapValue atomic_caps_max[] = {
     ATOMIC(atomic_req_8B_endianness_mode, 1),
 };
 
-/* Fields that SET_HCA_CAP may change, to at most their maximum. */
+/*
+ * Fields that SET_HCA_CAP may change, to at most their maximum; of a field
+ * that holds several @flags, each may be taken or left.
+ */
 static const struct {
     unsigned type;
     const Mlx5Field *field;
+    bool flags;
 } writable_caps[] = {
     { MLX5_CAP_GENERAL, MLX5_FIELD(cmd_hca_cap, log_max_qp) },
     { MLX5_CAP_GENERAL, MLX5_FIELD(cmd_hca_cap, pkey_table_size) },
     { MLX5_CAP_GENERAL, MLX5_FIELD(cmd_hca_cap, cmdif_checksum) },
     { MLX5_CAP_GENERAL, MLX5_FIELD(cmd_hca_cap, log_uar_page_sz) },
     { MLX5_CAP_ODP, MLX5_FIELD(odp_cap, mem_page_fault) },
+    { MLX5_CAP_ODP, MLX5_FIELD(odp_cap, transport_rc), .flags = true },
+    { MLX5_CAP_ODP, MLX5_FIELD(odp_cap, transport_ud), .flags = true },
+    { MLX5_CAP_ODP, MLX5_FIELD(odp_cap, transport_xrc), .flags = true },
     { MLX5_CAP_ATOMIC,
       MLX5_FIELD(atomic_caps, atomic_req_8B_endianness_mode) },
 };
@@ -154,10 +177,18 @@ void mlx5_caps_reset(Mlx5State *s)
         CAPS_FILL(s->cap_max[MLX5_CAP_GENERAL], relaxed_ordering_caps);
     }
     fset(cmd_hca_cap, s->cap_max[MLX5_CAP_GENERAL], ats, s->ats);
-    CAPS_FILL(s->cap_max[MLX5_CAP_ODP], odp_caps);
+    if (s->transport_faults) {
+        CAPS_FILL(s->cap_max[MLX5_CAP_ODP], odp_transport_caps);
+    } else {
+        CAPS_FILL(s->cap_max[MLX5_CAP_ODP], odp_caps);
+    }
     CAPS_FILL(s->cap_max[MLX5_CAP_ATOMIC], atomic_caps);
     memcpy(s->cap_cur, s->cap_max, sizeof(s->cap_cur));
-    CAPS_FILL(s->cap_max[MLX5_CAP_ODP], odp_caps_max);
+    if (s->transport_faults) {
+        CAPS_FILL(s->cap_max[MLX5_CAP_ODP], odp_transport_caps_max);
+    } else {
+        CAPS_FILL(s->cap_max[MLX5_CAP_ODP], odp_caps_max);
+    }
     CAPS_FILL(s->cap_max[MLX5_CAP_ATOMIC], atomic_caps_max);
 }
 
@@ -190,12 +221,15 @@ Mlx5Status mlx5_caps_set(Mlx5State *s, Mlx5Cmd *cmd)
         for (unsigned i = 0; i < ARRAY_SIZE(writable_caps); i++) {
             const Mlx5Field *f = writable_caps[i].field;
             uint64_t value = mlx5_field_get(caps, f);
+            uint64_t max;
 
             if (writable_caps[i].type != type) {
                 continue;
             }
             /* Check all of them before changing any. */
-            if (pass == 0 && value > mlx5_field_get(s->cap_max[type], f)) {
+            max = mlx5_field_get(s->cap_max[type], f);
+            if (pass == 0 &&
+                (writable_caps[i].flags ? value & ~max : value > max)) {
                 mlx5_guest_error(s, "capability %s = %" PRIu64
                                  " is beyond its maximum", f->name, value);
                 return mlx5_cmd_fail(cmd, MLX5_STATUS_BAD_PARAM,

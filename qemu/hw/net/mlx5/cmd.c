@@ -224,7 +224,7 @@ done:
     return in_len + out_len;
 }
 
-void mlx5_cmd_run(Mlx5State *s)
+bool mlx5_cmd_run(Mlx5State *s)
 {
     uint64_t bytes = 0;
 
@@ -232,10 +232,10 @@ void mlx5_cmd_run(Mlx5State *s)
         unsigned slot = ctz32(s->cmd_doorbell);
 
         if (bytes >= RUN_BUDGET) {
-            mlx5_schedule(s);
-            return;
+            return true;
         }
         s->cmd_doorbell &= ~(1u << slot);
         bytes += cmd_entry(s, slot);
     }
+    return false;
 }

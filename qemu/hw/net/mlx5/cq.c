@@ -195,7 +195,6 @@ void mlx5_cq_doorbell(Mlx5State *s, uint32_t uar, const uint8_t *db)
         cq->arm_pending = true;
         QTAILQ_INSERT_TAIL(&s->arms, cq, arm_entry);
     }
-    mlx5_schedule(s);
 }
 
 /*

@@ -61,12 +61,31 @@ static void account(Mlx5State *s, const P2PDmaStats *before)
     data->routed += now->routed - before->routed;
 }
 
-bool mlx5_run_read(Mlx5State *s, const Mlx5Run *run, void *buf, uint64_t len)
+/* Whether a test wants the next payload transfer of @s to fail. */
+static bool data_injected(Mlx5State *s, uint64_t addr, uint64_t len)
 {
-    P2PDmaStats before = s->dma.stats;
+    return mlx5_inject(&s->inject.fail_data) &&
+           !dma_failed(s, P2P_DMA_ERR_INJECTED, addr, len);
+}
+
+bool mlx5_run_read_list(Mlx5State *s, const Mlx5Run *run, void *buf,
+                        uint64_t len)
+{
     P2PDmaResult result = p2p_dma_read(&s->dma, run->addr, buf, len,
                                        run->mode, NULL);
 
+    return result == P2P_DMA_OK || dma_failed(s, result, run->addr, len);
+}
+
+bool mlx5_run_read(Mlx5State *s, const Mlx5Run *run, void *buf, uint64_t len)
+{
+    P2PDmaStats before = s->dma.stats;
+    P2PDmaResult result;
+
+    if (data_injected(s, run->addr, len)) {
+        return false;
+    }
+    result = p2p_dma_read(&s->dma, run->addr, buf, len, run->mode, NULL);
     account(s, &before);
     return result == P2P_DMA_OK || dma_failed(s, result, run->addr, len);
 }
@@ -75,9 +94,12 @@ bool mlx5_run_write(Mlx5State *s, const Mlx5Run *run, const void *buf,
                     uint64_t len)
 {
     P2PDmaStats before = s->dma.stats;
-    P2PDmaResult result = p2p_dma_write(&s->dma, run->addr, buf, len,
-                                        run->mode, NULL);
+    P2PDmaResult result;
 
+    if (data_injected(s, run->addr, len)) {
+        return false;
+    }
+    result = p2p_dma_write(&s->dma, run->addr, buf, len, run->mode, NULL);
     account(s, &before);
     return result == P2P_DMA_OK || dma_failed(s, result, run->addr, len);
 }
@@ -93,8 +115,17 @@ bool mlx5_run_copy(Mlx5State *dst_hca, const Mlx5Run *dst,
     P2PDmaStats src_before = src_hca->dma.stats;
     P2PDmaStats dst_before = dst_hca->dma.stats;
     P2PDmaFault fault = { 0 };
-    P2PDmaResult result = p2p_dma_copy(&to, &from, len, &fault);
+    P2PDmaResult result;
 
+    *dst_failed = false;
+    if (data_injected(src_hca, src->addr, len)) {
+        return false;
+    }
+    *dst_failed = true;
+    if (dst_hca != src_hca && data_injected(dst_hca, dst->addr, len)) {
+        return false;
+    }
+    result = p2p_dma_copy(&to, &from, len, &fault);
     account(src_hca, &src_before);
     if (dst_hca != src_hca) {
         account(dst_hca, &dst_before);
@@ -112,8 +143,12 @@ bool mlx5_run_atomic(Mlx5State *s, const Mlx5Run *run, P2PDmaAtomicOp op,
 {
     P2PDmaEnd end = { .dma = &s->dma, .addr = run->addr, .mode = run->mode };
     P2PDmaStats before = s->dma.stats;
-    P2PDmaResult result = p2p_dma_atomic(&end, op, 8, operand, compare, old);
+    P2PDmaResult result;
 
+    if (data_injected(s, run->addr, 8)) {
+        return false;
+    }
+    result = p2p_dma_atomic(&end, op, 8, operand, compare, old);
     account(s, &before);
     return result == P2P_DMA_OK || dma_failed(s, result, run->addr, 8);
 }

@@ -116,9 +116,11 @@ typedef struct Mlx5Layout {
 #define MLX5_FIELDS_ODP_CAP(F)                      \
     F(odp_cap, transport_rc,        0x10,  0, 32)   \
     F(odp_cap, transport_ud,        0x18,  0, 32)   \
+    F(odp_cap, transport_xrc,       0x1c,  0, 32)   \
     F(odp_cap, page_prefetch,       0x48, 26,  1)   \
     F(odp_cap, memory_rc,           0x50,  0, 32)   \
     F(odp_cap, memory_ud,           0x58,  0, 32)   \
+    F(odp_cap, memory_xrc,          0x5c,  0, 32)   \
     F(odp_cap, mem_page_fault,      0xc0, 31,  1)
 
 #define MLX5_FIELDS_ATOMIC_CAPS(F)                                          \
@@ -366,7 +368,17 @@ typedef struct Mlx5Layout {
     F(eqe, pf_token_31_0,           0x28,  0, 32)   \
     F(eqe, pf_demand_pages,         0x2c, 12, 20)   \
     F(eqe, pf_mkey,                 0x30,  0, 32)   \
-    F(eqe, pf_va,                   0x34,  0, 64)
+    F(eqe, pf_va,                   0x34,  0, 64)   \
+    F(eqe, pf_committed,            0x20,  0, 32)   \
+    F(eqe, pf_wqe_index,            0x24,  0, 16)   \
+    F(eqe, pf_wqe_packet_length,    0x28,  0, 16)   \
+    F(eqe, pf_wqe_token,            0x2c,  0, 32)   \
+    F(eqe, pf_rdma_key,             0x24,  0, 32)   \
+    F(eqe, pf_rdma_packet_length,   0x28,  0, 16)   \
+    F(eqe, pf_rdma_length,          0x2c,  0, 32)   \
+    F(eqe, pf_rdma_va,              0x30,  0, 64)   \
+    F(eqe, pf_type,                 0x38, 24,  3)   \
+    F(eqe, pf_number,               0x38,  0, 24)
 
 /* Completion queue entry, good and bad. */
 #define MLX5_FIELDS_CQE(F)                          \
@@ -411,6 +423,10 @@ typedef struct Mlx5Layout {
 #define MLX5_FIELDS_WQE_ATOMIC(F)                   \
     F(wqe_atomic, swap_add,         0x00,  0, 64)   \
     F(wqe_atomic, compare,          0x08,  0, 64)
+
+/* The SRQ that a request on an XRC QP is for. */
+#define MLX5_FIELDS_WQE_XRC(F)                      \
+    F(wqe_xrc, srqn,                0x00,  0, 24)
 
 /* Address vector of a UD request. */
 #define MLX5_FIELDS_WQE_AV(F)                       \
@@ -475,6 +491,7 @@ typedef struct Mlx5Layout {
     L(wqe_data, MLX5_FIELDS_WQE_DATA)                               \
     L(wqe_raddr, MLX5_FIELDS_WQE_RADDR)                             \
     L(wqe_atomic, MLX5_FIELDS_WQE_ATOMIC)                           \
+    L(wqe_xrc, MLX5_FIELDS_WQE_XRC)                                 \
     L(wqe_av, MLX5_FIELDS_WQE_AV)                                   \
     L(wqe_umr, MLX5_FIELDS_WQE_UMR)                                 \
     L(cq_doorbell, MLX5_FIELDS_CQ_DOORBELL)

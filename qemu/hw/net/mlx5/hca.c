@@ -43,22 +43,43 @@ enum {
 /* An EUI-64 with the OUI that QEMU uses for its MAC addresses. */
 #define GUID_BASE 0x5254000005000000ull
 
+/*
+ * The HCA that works just now.  HCAs reach into each other's objects, so none
+ * may start while another is at it: its DMA may ring the doorbell of a third,
+ * or of a device that answers with DMA to a doorbell.
+ */
+static Mlx5State *working;
+
 void mlx5_schedule(Mlx5State *s)
 {
-    qemu_bh_schedule(s->bh);
+    if (s != working) {
+        qemu_bh_schedule(s->bh);
+    }
 }
 
-static void mlx5_run(void *opaque)
+void mlx5_run(Mlx5State *s)
 {
-    Mlx5State *s = opaque;
+    bool more;
 
-    mlx5_cmd_run(s);
-    mlx5_cq_run_arms(s);
-    if (mlx5_requester_run(s)) {
+    if (working) {
         mlx5_schedule(s);
+        return;
     }
+    working = s;
+    more = mlx5_cmd_run(s);
+    mlx5_cq_run_arms(s);
+    more |= mlx5_requester_run(s);
     /* What was completed just now may have been armed meanwhile. */
     mlx5_cq_run_arms(s);
+    working = NULL;
+    if (more) {
+        mlx5_schedule(s);
+    }
+}
+
+static void mlx5_bh(void *opaque)
+{
+    mlx5_run(opaque);
 }
 
 static uint64_t bar0_read(void *opaque, hwaddr offset, unsigned size)
@@ -208,7 +229,7 @@ static void mlx5_realize(PCIDevice *dev, Error **errp)
     QTAILQ_INIT(&s->work);
     QTAILQ_INIT(&s->arms);
     mlx5_tables_init(s);
-    s->bh = qemu_bh_new_guarded(mlx5_run, s,
+    s->bh = qemu_bh_new_guarded(mlx5_bh, s,
                                 &DEVICE(s)->mem_reentrancy_guard);
     mlx5_fabric_attach(s);
 }
@@ -260,6 +281,19 @@ static const struct {
 #undef COUNTER
 };
 
+static const struct {
+    const char *name;
+    size_t offset;
+} injections[] = {
+#define INJECTION(name_, member_) { name_, offsetof(Mlx5Inject, member_) }
+    INJECTION("inject-drop-completions", drop_completions),
+    INJECTION("inject-completion-delay", completion_delay),
+    INJECTION("inject-fault-delay", fault_delay),
+    INJECTION("inject-fail-data", fail_data),
+    INJECTION("inject-fail-umrs", fail_umrs),
+#undef INJECTION
+};
+
 static void mlx5_instance_init(Object *obj)
 {
     Mlx5State *s = MLX5(obj);
@@ -268,6 +302,11 @@ static void mlx5_instance_init(Object *obj)
         object_property_add_uint64_ptr(obj, counters[i].name,
             (uint64_t *)((uint8_t *)&s->stats + counters[i].offset),
             OBJ_PROP_FLAG_READ);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(injections); i++) {
+        object_property_add_uint64_ptr(obj, injections[i].name,
+            (uint64_t *)((uint8_t *)&s->inject + injections[i].offset),
+            OBJ_PROP_FLAG_READWRITE);
     }
     p2p_dma_add_properties(&s->dma, obj);
 }
@@ -280,6 +319,7 @@ static const Property mlx5_properties[] = {
     DEFINE_PROP_SIZE("context-mem", Mlx5State, context_mem, 1 * GiB),
     DEFINE_PROP_BOOL("relaxed-ordering", Mlx5State, relaxed_ordering, false),
     DEFINE_PROP_BOOL("ats", Mlx5State, ats, false),
+    DEFINE_PROP_BOOL("transport-faults", Mlx5State, transport_faults, false),
 };
 
 static const VMStateDescription mlx5_vmstate = {

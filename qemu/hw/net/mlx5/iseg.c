@@ -105,7 +105,7 @@ void mlx5_iseg_write(Mlx5State *s, hwaddr offset, uint64_t value,
         break;
     case ISEG_CMD_DBELL:
         s->cmd_doorbell |= value;
-        mlx5_schedule(s);
+        mlx5_run(s);
         break;
     case ISEG_IEEE1588_CLK ... ISEG_CLR_INTX:
         break;

@@ -2,9 +2,10 @@
  * mlx5 HCA: device state and the interfaces between its parts
  *
  * One file per hardware object (eq.c, cq.c, qp.c, mkey.c ...).  Everything
- * below runs under the big QEMU lock.  MMIO handlers only record what was
- * written; commands, work requests and all DMA run from the device's bottom
- * half, mlx5_run() in hca.c, in bounded steps.
+ * below runs under the big QEMU lock.  Doorbells only record what was written;
+ * commands, work requests and all DMA belong to mlx5_run() in hca.c, which
+ * does a bounded amount of it right after the doorbell, in the thread of the
+ * virtual CPU, and leaves the rest to the device's bottom half.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -98,6 +99,9 @@ typedef struct Mlx5Run {
     P2PDmaMode mode;
 } Mlx5Run;
 
+/* Translation data of a UMR work request, which are no payload. */
+bool mlx5_run_read_list(Mlx5State *s, const Mlx5Run *run, void *buf,
+                        uint64_t len);
 bool mlx5_run_read(Mlx5State *s, const Mlx5Run *run, void *buf, uint64_t len);
 bool mlx5_run_write(Mlx5State *s, const Mlx5Run *run, const void *buf,
                     uint64_t len);
@@ -177,8 +181,8 @@ typedef struct Mlx5CmdDesc {
 #define mlx5_cmd_fail(cmd_, status_, syndrome_) \
     ((cmd_)->syndrome = (syndrome_), (status_))
 
-/* Execute every entry whose doorbell bit is set. */
-void mlx5_cmd_run(Mlx5State *s);
+/* Execute entries whose doorbell bit is set; true when some are left. */
+bool mlx5_cmd_run(Mlx5State *s);
 /* One table per file that implements commands, ended by a NULL handler. */
 extern const Mlx5CmdDesc mlx5_cmds_hca[];
 extern const Mlx5CmdDesc mlx5_cmds_alloc[];
@@ -358,6 +362,7 @@ typedef struct Mlx5Qp Mlx5Qp;
 /* A receive work request taken from a receive queue. */
 typedef struct Mlx5Recv {
     bool valid;
+    Mlx5Srq *srq;                   /* that it was taken from, or NULL */
     uint32_t index;                 /* for the CQE's wqe_counter */
     uint32_t num_sge;
     uint64_t len;
@@ -376,7 +381,8 @@ typedef struct Mlx5Send {
     bool signaled;
     bool solicited;                 /* the receiver's completion */
     bool event;                     /* completion fires a solicited arm */
-    const uint8_t *av;              /* segments inside @raw, or NULL */
+    const uint8_t *xrc;             /* segments inside @raw, or NULL */
+    const uint8_t *av;
     const uint8_t *raddr;
     const uint8_t *atomic;
     uint32_t num_sge;
@@ -385,6 +391,8 @@ typedef struct Mlx5Send {
     uint8_t inline_data[MLX5_MAX_SQ_WQE];
     uint64_t len;
     /* Progress */
+    bool done;                      /* waits for an injected delay */
+    Mlx5Syndrome syndrome;          /* then */
     bool started;                   /* remote side checked and claimed */
     uint64_t peer_serial;
     uint64_t left;                  /* bytes still to copy */
@@ -399,6 +407,8 @@ typedef enum Mlx5Wait {
     MLX5_WAIT_RNR,
     MLX5_WAIT_PEER,
     MLX5_WAIT_BUSY,         /* too many page faults outstanding */
+    MLX5_WAIT_DELAY,        /* injected, before the retry after a fault */
+    MLX5_WAIT_COMPLETE,     /* injected, before the completion */
 } Mlx5Wait;
 
 /* What became of the page fault that a QP waited for. */
@@ -455,7 +465,13 @@ void mlx5_qp_to_error(Mlx5Qp *qp);
 /* Post a CQE for a send or receive work request of @qp. */
 void mlx5_qp_send_cqe(Mlx5Qp *qp, unsigned opcode, uint32_t index,
                       uint32_t len, Mlx5Syndrome syndrome, bool solicited);
-void mlx5_qp_recv_error(Mlx5Qp *qp, uint32_t index, Mlx5Syndrome syndrome);
+/* @srq: that the request was taken from, NULL for the QP's own queue */
+void mlx5_qp_recv_error(Mlx5Qp *qp, Mlx5Srq *srq, uint32_t index,
+                        Mlx5Syndrome syndrome);
+/* Where receive requests from @srq, or of the QP's own queue, complete. */
+Mlx5Cq *mlx5_qp_recv_cq(Mlx5Qp *qp, Mlx5Srq *srq);
+/* Try again when @ns of virtual time have passed, not before. */
+void mlx5_qp_delay(Mlx5Qp *qp, Mlx5Wait wait, uint64_t ns);
 const uint8_t *mlx5_qp_path(const Mlx5Qp *qp);
 
 /* Run queued QPs for one slice; true when there is more to do at once. */
@@ -470,10 +486,11 @@ typedef enum Mlx5Take {
 } Mlx5Take;
 
 /*
- * Claim the next receive request into qp->recv, unless one is claimed
- * already: a message in progress, or one that a datagram did not use.
+ * Claim the next receive request, of @srq if there is one, into qp->recv,
+ * unless one is claimed already: a message in progress, or one that a
+ * datagram did not use.
  */
-Mlx5Take mlx5_responder_take(Mlx5Qp *qp);
+Mlx5Take mlx5_responder_take(Mlx5Qp *qp, Mlx5Srq *srq);
 
 /* What a receive completion says besides the request it completes. */
 typedef struct Mlx5RecvInfo {
@@ -496,6 +513,8 @@ void mlx5_responder_complete(Mlx5Qp *qp, const Mlx5RecvInfo *info);
 void mlx5_responder_fail(Mlx5Qp *qp, Mlx5Syndrome syndrome, Mlx5Event event);
 /* Flush up to @max receive requests; true when there may be more. */
 bool mlx5_responder_flush(Mlx5Qp *qp, unsigned max);
+/* Give up the receive requests that XRC QPs claimed from @srq. */
+void mlx5_responder_forget(Mlx5State *s, const Mlx5Srq *srq);
 /* The QP that a connected QP's packets reach, or NULL. */
 Mlx5Qp *mlx5_responder_find(Mlx5Qp *from);
 /* The QP that takes datagrams for @qpn (0 and 1: management) at @lid. */
@@ -538,9 +557,10 @@ struct Mlx5Srq {
     Mlx5Buffer buf;
     uint64_t dbr_addr;
     uint32_t pd;
+    uint32_t xrcd;
     uint32_t num_wqes;
     uint32_t stride;
-    Mlx5Cq *cq;
+    Mlx5Cq *cq;                     /* of an XRC SRQ */
     uint16_t head;                  /* index of the next WQE */
     uint16_t taken;                 /* counter of WQEs taken */
     uint16_t lwm;
@@ -611,6 +631,28 @@ typedef struct Mlx5Stats {
     uint64_t rx_octets;
 } Mlx5Stats;
 
+/*
+ * Error injection, QOM properties that tests write.  Counts say how many of
+ * the next ones are affected and go down to 0; times are virtual nanoseconds.
+ */
+typedef struct Mlx5Inject {
+    uint64_t drop_completions;  /* work requests that complete silently */
+    uint64_t completion_delay;  /* from the end of the work to its CQE */
+    uint64_t fault_delay;       /* from the resume of a fault to the retry */
+    uint64_t fail_data;         /* transfers of payload */
+    uint64_t fail_umrs;
+} Mlx5Inject;
+
+/* Whether this is one of those that an injection count is for. */
+static inline bool mlx5_inject(uint64_t *count)
+{
+    if (!*count) {
+        return false;
+    }
+    --*count;
+    return true;
+}
+
 struct Mlx5State {
     PCIDevice parent_obj;
 
@@ -618,6 +660,7 @@ struct Mlx5State {
     P2PDma dma;
     QEMUBH *bh;
     Mlx5Stats stats;
+    Mlx5Inject inject;
 
     /* properties */
     uint16_t lid;
@@ -627,6 +670,7 @@ struct Mlx5State {
     uint64_t context_mem;
     bool relaxed_ordering;
     bool ats;
+    bool transport_faults;
 
     Mlx5Iseg iseg;
     uint32_t cmd_doorbell;          /* entries whose bit was written */
@@ -642,13 +686,16 @@ struct Mlx5State {
     Mlx5Table uars, pds, xrcds, eqs, cqs, mkeys, qps, srqs;
     GHashTable *faults;             /* token -> Mlx5PendingFault */
     uint64_t next_token;
+    Mlx5Qp *management[2];          /* QP0 and QP1 */
     QTAILQ_HEAD(, Mlx5Qp) work;
     QTAILQ_HEAD(, Mlx5Cq) arms;
     QTAILQ_ENTRY(Mlx5State) fabric_entry;
 };
 
-/* Ask for a run of the bottom half. */
+/* Ask for a run of the bottom half, unless @s is at work already. */
 void mlx5_schedule(Mlx5State *s);
+/* Work now; within the work of another HCA, mlx5_schedule() instead. */
+void mlx5_run(Mlx5State *s);
 /* Destroy every object, as after a reset or TEARDOWN_HCA. */
 void mlx5_hca_teardown(Mlx5State *s);
 

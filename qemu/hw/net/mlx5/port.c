@@ -89,10 +89,9 @@ static Mlx5Status cmd_query_gid(Mlx5State *s, Mlx5Cmd *cmd)
         return mlx5_cmd_fail(cmd, MLX5_STATUS_BAD_INDEX, SYND_INDEX);
     }
     stw_be_p(cmd->out + 0x0c, 1);
-    if (index == 0) {
-        stq_be_p(gid, MLX5_GID_PREFIX);
-        stq_be_p(gid + 8, s->guid);
-    }
+    /* Every GID has the subnet's prefix; the GUID table has one entry. */
+    stq_be_p(gid, MLX5_GID_PREFIX);
+    stq_be_p(gid + 8, index ? 0 : s->guid);
     return MLX5_STATUS_OK;
 }
 
@@ -187,6 +186,11 @@ static void reg_pvlc(Mlx5State *s, uint8_t *out)
     fset(pvlc_reg, out, vl_operational, VL_COUNT_CODE);
 }
 
+/* Error counters of the port: nothing is ever lost here. */
+static void reg_ppcnt(Mlx5State *s, uint8_t *out)
+{
+}
+
 static void reg_node_desc(Mlx5State *s, uint8_t *out)
 {
     /* 64 bytes, not necessarily terminated. */
@@ -212,6 +216,7 @@ static const struct {
     { MLX5_REG_PTYS, 0x40, reg_ptys },
     { MLX5_REG_PMTU, 0x10, reg_pmtu },
     { MLX5_REG_PVLC, 0x10, reg_pvlc },
+    { MLX5_REG_PPCNT, 0x100, reg_ppcnt },
     { MLX5_REG_NODE_DESC, 0x40, reg_node_desc, reg_node_desc_write },
     { MLX5_REG_HOST_ENDIANNESS, 0x10, NULL, reg_host_endianness_write },
 };

@@ -164,6 +164,11 @@ void mlx5_qp_free(gpointer opaque)
     if (qp->queued) {
         QTAILQ_REMOVE(&qp->hca->work, qp, work_entry);
     }
+    for (unsigned i = 0; i < ARRAY_SIZE(qp->hca->management); i++) {
+        if (qp->hca->management[i] == qp) {
+            qp->hca->management[i] = NULL;
+        }
+    }
     timer_free(qp->timer);
     if (qp->send_cq) {
         qp->send_cq->obj.refs--;
@@ -216,8 +221,9 @@ static Mlx5Status cmd_create_qp(Mlx5State *s, Mlx5Cmd *cmd)
     Mlx5Qp *qp;
 
     mlx5_layout_trace("CREATE_QP", &mlx5_layout_qpc, ctx);
-    if (!service_known(service) || !mlx5_table_get(&s->uars, uar) ||
-        fget(qpc, ctx, dbr_addr) & 7) {
+    /* Only send queues have a doorbell; an XRC target names no UAR. */
+    if (!service_known(service) || fget(qpc, ctx, dbr_addr) & 7 ||
+        (!fget(qpc, ctx, no_sq) && !mlx5_table_get(&s->uars, uar))) {
         mlx5_guest_error(s, "CREATE_QP: service 0x%x, UAR 0x%x", service,
                          uar);
         return mlx5_cmd_fail(cmd, MLX5_STATUS_BAD_PARAM, SYND_QP_PARAM);
@@ -270,6 +276,9 @@ static Mlx5Status cmd_create_qp(Mlx5State *s, Mlx5Cmd *cmd)
         mlx5_qp_free(qp);
         return mlx5_cmd_fail(cmd, MLX5_STATUS_NO_RES, SYND_QP_NO_RES);
     }
+    if (service == MLX5_ST_QP0 || service == MLX5_ST_QP1) {
+        s->management[service == MLX5_ST_QP1] = qp;
+    }
     fset(obj, cmd->out, id, qp->obj.id);
     trace_mlx5_qp_create(s->parent_obj.name, qp->obj.id, service,
                          qp->sq_wqebbs, qp->rq_wqes);
@@ -318,6 +327,7 @@ static void qp_reset(Mlx5Qp *qp)
     mlx5_requester_abort(qp);
     qp->sq_ci = qp->sq_pi = qp->rq_ci = 0;
     qp->recv.valid = false;
+    qp->recv.srq = NULL;
 }
 
 static void qp_take_fields(Mlx5Qp *qp, const QpField *f, const uint8_t *ctx,
@@ -416,21 +426,28 @@ void mlx5_qp_send_cqe(Mlx5Qp *qp, unsigned opcode, uint32_t index,
                  solicited || syndrome != MLX5_SYND_OK);
 }
 
-void mlx5_qp_recv_error(Mlx5Qp *qp, uint32_t index, Mlx5Syndrome syndrome)
+Mlx5Cq *mlx5_qp_recv_cq(Mlx5Qp *qp, Mlx5Srq *srq)
+{
+    return srq && qp->service == MLX5_ST_XRC ? srq->cq : qp->recv_cq;
+}
+
+void mlx5_qp_recv_error(Mlx5Qp *qp, Mlx5Srq *srq, uint32_t index,
+                        Mlx5Syndrome syndrome)
 {
     uint8_t cqe[MLX5_CQE_BYTES] = { 0 };
+    Mlx5Cq *cq = mlx5_qp_recv_cq(qp, srq);
 
-    if (!qp->recv_cq) {
+    if (!cq) {
         return;
     }
     fset(cqe, cqe, syndrome, syndrome);
     fset(cqe, cqe, opcode, MLX5_CQE_RESP_ERR);
     fset(cqe, cqe, qpn, qp->obj.id);
     fset(cqe, cqe, wqe_counter, index);
-    if (qp->srq) {
-        fset(cqe, cqe, srqn, qp->srq->obj.id);
+    if (srq) {
+        fset(cqe, cqe, srqn, srq->obj.id);
     }
-    mlx5_cq_post(qp->hca, qp->recv_cq, cqe, true);
+    mlx5_cq_post(qp->hca, cq, cqe, true);
 }
 
 const Mlx5CmdDesc mlx5_cmds_qp[] = {

@@ -42,6 +42,7 @@ enum {
 #define FLUSH_POLL_NS       (10 * SCALE_MS)
 #define ACK_TIMEOUT_UNIT_NS 4096
 #define WAIT_FOREVER        INT64_MAX
+#define INJECT_MAX_NS       (3600 * NANOSECONDS_PER_SECOND)
 
 /* RNR NAK timer codes (InfiniBand specification, table 45) in us. */
 static const uint32_t rnr_timer_us[32] = {
@@ -65,7 +66,8 @@ static const char *hca_name(const Mlx5Qp *qp)
 
 static bool service_connected(const Mlx5Qp *qp)
 {
-    return qp->service == MLX5_ST_RC || qp->service == MLX5_ST_UC;
+    return qp->service == MLX5_ST_RC || qp->service == MLX5_ST_UC ||
+           qp->service == MLX5_ST_XRC;
 }
 
 static bool service_datagram(const Mlx5Qp *qp)
@@ -97,6 +99,29 @@ void mlx5_qp_wake(Mlx5Qp *qp)
 {
     wait_end(qp);
     mlx5_qp_kick(qp);
+}
+
+void mlx5_qp_delay(Mlx5Qp *qp, Mlx5Wait wait, uint64_t ns)
+{
+    qp->wait = wait;
+    qp->wait_deadline = qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) +
+                        MIN(ns, INJECT_MAX_NS);
+    trace_mlx5_wait(hca_name(qp), qp->obj.id, wait, ns);
+    timer_mod(qp->timer, qp->wait_deadline);
+}
+
+/* Whether an injected delay is not over yet. */
+static bool wait_injected(Mlx5Qp *qp)
+{
+    if (qp->wait != MLX5_WAIT_DELAY && qp->wait != MLX5_WAIT_COMPLETE) {
+        return false;
+    }
+    if (qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) < qp->wait_deadline) {
+        timer_mod(qp->timer, qp->wait_deadline);
+        return true;
+    }
+    wait_end(qp);
+    return false;
 }
 
 void mlx5_requester_abort(Mlx5Qp *qp)
@@ -237,6 +262,7 @@ static bool send_fetch(Mlx5Qp *qp)
     uint32_t ds;
 
     send->valid = true;
+    send->done = false;
     send->started = false;
     send->raw_len = 0;
     send->wqebbs = 1;
@@ -340,15 +366,19 @@ static bool send_parse(Mlx5Qp *qp)
     unsigned shape = send_shape(send);
     uint32_t offset = MLX5_SEG_BYTES;
 
-    send->av = send->raddr = send->atomic = NULL;
+    send->xrc = send->av = send->raddr = send->atomic = NULL;
     send->len = 0;
     if (send->opcode == MLX5_WQE_NOP || send->opcode == MLX5_WQE_UMR) {
         return true;
     }
     if (!(shape & ON_DATAGRAM && service_datagram(qp)) &&
         !(shape & ON_CONNECTED && service_connected(qp)) &&
-        !(shape & ON_RELIABLE && qp->service == MLX5_ST_RC)) {
+        !(shape & ON_RELIABLE && service_reliable(qp))) {
         return false;
+    }
+    if (qp->service == MLX5_ST_XRC) {
+        send->xrc = send->raw + offset;
+        offset += XRC_BYTES;
     }
     if (service_datagram(qp)) {
         send->av = send->raw + offset;
@@ -382,13 +412,38 @@ static void cursor_local(Mlx5Qp *qp, Mlx5Access access)
     };
 }
 
+/* The SRQ that a message for @peer names or that @peer has, or NULL. */
+static Mlx5Srq *peer_srq(const Mlx5Send *send, const Mlx5Qp *peer)
+{
+    return send->xrc ? mlx5_srq_find(peer->hca,
+                                     fget(wqe_xrc, send->xrc, srqn)) :
+                       peer->srq;
+}
+
+/*
+ * Who reaches the memory of the receiving side: receive requests belong to
+ * the protection domain of their SRQ, and so does everything that comes in
+ * over an XRC target QP, which has none that counts.
+ */
+static Mlx5Requestor peer_requestor(const Mlx5Send *send, const Mlx5Qp *peer,
+                                    Mlx5Access access)
+{
+    const Mlx5Srq *srq = send->xrc || access == MLX5_ACCESS_LOCAL_WRITE ?
+                         peer_srq(send, peer) : NULL;
+
+    return (Mlx5Requestor) {
+        .pd = srq ? srq->pd : fget(qpc, peer->ctx, pd),
+        .qpn = peer->obj.id,
+        .access = access,
+    };
+}
+
 static void cursor_remote(Mlx5Qp *qp, Mlx5Qp *peer, const Mlx5Sge *sge,
                           uint32_t num_sge, Mlx5Access access)
 {
     qp->send.remote = (Mlx5Cursor) {
         .hca = peer->hca,
-        .req = { .pd = fget(qpc, peer->ctx, pd), .qpn = peer->obj.id,
-                 .access = access },
+        .req = peer_requestor(&qp->send, peer, access),
         .sge = sge,
         .num_sge = num_sge,
     };
@@ -469,7 +524,7 @@ static void send_delivered(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5CqeOpcode opcode)
 static Step send_claim(Mlx5Qp *qp, Mlx5Qp *peer, uint64_t needed,
                        Mlx5Syndrome *syndrome)
 {
-    switch (mlx5_responder_take(peer)) {
+    switch (mlx5_responder_take(peer, peer_srq(&qp->send, peer))) {
     case MLX5_TAKE_EMPTY:
         return service_reliable(qp) ? wait_rnr(qp, peer, syndrome) :
                                       STEP_WAIT;
@@ -494,9 +549,7 @@ static Step send_claim(Mlx5Qp *qp, Mlx5Qp *peer, uint64_t needed,
 static bool remote_allowed(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Access access)
 {
     Mlx5Send *send = &qp->send;
-    const Mlx5Requestor req = {
-        .pd = fget(qpc, peer->ctx, pd), .qpn = peer->obj.id, .access = access,
-    };
+    const Mlx5Requestor req = peer_requestor(send, peer, access);
     bool allowed = access == MLX5_ACCESS_REMOTE_WRITE ?
                        fget(qpc, peer->ctx, rwe) :
                    access == MLX5_ACCESS_REMOTE_READ ?
@@ -544,6 +597,15 @@ static Step message_start(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome *syndrome)
         return remote_fail(qp, peer, MLX5_SYND_REMOTE_INVALID_REQ,
                            MLX5_SYND_LOCAL_QP_OP, MLX5_EVENT_WQ_INVAL_REQ,
                            syndrome);
+    }
+    if (send->xrc) {
+        const Mlx5Srq *srq = peer_srq(send, peer);
+
+        if (!srq || srq->xrcd != fget(qpc, peer->ctx, xrcd)) {
+            return remote_fail(qp, peer, MLX5_SYND_REMOTE_INVALID_REQ,
+                               MLX5_SYND_LOCAL_QP_OP, MLX5_EVENT_WQ_INVAL_REQ,
+                               syndrome);
+        }
     }
     if (send->raddr && !remote_allowed(qp, peer, access)) {
         return remote_fail(qp, peer, MLX5_SYND_REMOTE_ACCESS,
@@ -738,7 +800,7 @@ static Step step_datagram(Mlx5Qp *qp, Mlx5Syndrome *syndrome)
                                  peer->obj.id, "Q_Key");
         return STEP_DONE;
     }
-    if (mlx5_responder_take(peer) != MLX5_TAKE_OK) {
+    if (mlx5_responder_take(peer, peer->srq) != MLX5_TAKE_OK) {
         trace_mlx5_datagram_lost(hca_name(qp), qp->obj.id, peer->hca->lid,
                                  peer->obj.id, "nothing posted");
         return STEP_DONE;
@@ -811,7 +873,8 @@ static void send_complete(Mlx5Qp *qp, Mlx5Syndrome syndrome)
     qp->fault_result = MLX5_FAULT_RETRY;
     send->valid = false;
     qp->sq_ci += send->wqebbs;
-    if (syndrome != MLX5_SYND_OK || send->signaled) {
+    if ((syndrome != MLX5_SYND_OK || send->signaled) &&
+        !mlx5_inject(&qp->hca->inject.drop_completions)) {
         mlx5_qp_send_cqe(qp, send->opcode, send->index, send->len, syndrome,
                          send->event);
     }
@@ -834,6 +897,13 @@ static bool requester_slice(Mlx5Qp *qp, uint64_t *total)
             more = true;
             break;
         }
+        if (wait_injected(qp)) {
+            break;
+        }
+        if (qp->send.valid && qp->send.done) {
+            send_complete(qp, qp->send.syndrome);
+            continue;
+        }
         if (!qp->send.valid) {
             if (!sq_posted(qp)) {
                 break;
@@ -852,7 +922,15 @@ static bool requester_slice(Mlx5Qp *qp, uint64_t *total)
             more = step == STEP_MORE;
             break;
         }
-        send_complete(qp, step == STEP_DONE ? MLX5_SYND_OK : syndrome);
+        syndrome = step == STEP_DONE ? MLX5_SYND_OK : syndrome;
+        if (qp->hca->inject.completion_delay) {
+            qp->send.done = true;
+            qp->send.syndrome = syndrome;
+            mlx5_qp_delay(qp, MLX5_WAIT_COMPLETE,
+                          qp->hca->inject.completion_delay);
+            break;
+        }
+        send_complete(qp, syndrome);
     }
     *total += SLICE_BYTES - budget;
     return more;

@@ -116,15 +116,16 @@ static Mlx5Take take_own(Mlx5Qp *qp, Mlx5Recv *recv)
     return MLX5_TAKE_OK;
 }
 
-Mlx5Take mlx5_responder_take(Mlx5Qp *qp)
+Mlx5Take mlx5_responder_take(Mlx5Qp *qp, Mlx5Srq *srq)
 {
     Mlx5Take take = MLX5_TAKE_EMPTY;
 
     if (qp->recv.valid) {
         return MLX5_TAKE_OK;
     }
-    if (qp->srq) {
-        take = take_srq(qp->srq, &qp->recv);
+    qp->recv.srq = srq;
+    if (srq) {
+        take = take_srq(srq, &qp->recv);
     } else if (qp->has_rq) {
         take = take_own(qp, &qp->recv);
     }
@@ -140,9 +141,10 @@ Mlx5Take mlx5_responder_take(Mlx5Qp *qp)
 void mlx5_responder_complete(Mlx5Qp *qp, const Mlx5RecvInfo *info)
 {
     uint8_t cqe[MLX5_CQE_BYTES] = { 0 };
+    Mlx5Cq *cq = mlx5_qp_recv_cq(qp, qp->recv.srq);
 
     qp->recv.valid = false;
-    if (!qp->recv_cq) {
+    if (!cq) {
         return;
     }
     fset(cqe, cqe, slid, info->slid);
@@ -154,10 +156,10 @@ void mlx5_responder_complete(Mlx5Qp *qp, const Mlx5RecvInfo *info)
     fset(cqe, cqe, qpn, qp->obj.id);
     fset(cqe, cqe, wqe_counter, qp->recv.index);
     fset(cqe, cqe, opcode, info->opcode);
-    if (qp->srq) {
-        fset(cqe, cqe, srqn, qp->srq->obj.id);
+    if (qp->recv.srq) {
+        fset(cqe, cqe, srqn, qp->recv.srq->obj.id);
     }
-    mlx5_cq_post(qp->hca, qp->recv_cq, cqe, info->solicited);
+    mlx5_cq_post(qp->hca, cq, cqe, info->solicited);
 }
 
 void mlx5_responder_fail(Mlx5Qp *qp, Mlx5Syndrome syndrome, Mlx5Event event)
@@ -166,7 +168,7 @@ void mlx5_responder_fail(Mlx5Qp *qp, Mlx5Syndrome syndrome, Mlx5Event event)
 
     if (qp->recv.valid) {
         qp->recv.valid = false;
-        mlx5_qp_recv_error(qp, qp->recv.index, syndrome);
+        mlx5_qp_recv_error(qp, qp->recv.srq, qp->recv.index, syndrome);
     }
     if (event != MLX5_EVENT_COMP) {
         fset(eqe, eqe, qp_srq_type, EVENT_RES_QP);
@@ -180,7 +182,8 @@ bool mlx5_responder_flush(Mlx5Qp *qp, unsigned max)
 {
     if (qp->recv.valid) {
         qp->recv.valid = false;
-        mlx5_qp_recv_error(qp, qp->recv.index, MLX5_SYND_WR_FLUSH);
+        mlx5_qp_recv_error(qp, qp->recv.srq, qp->recv.index,
+                           MLX5_SYND_WR_FLUSH);
     }
     if (!qp->has_rq || !qp->recv_cq) {
         return false;
@@ -192,9 +195,25 @@ bool mlx5_responder_flush(Mlx5Qp *qp, unsigned max)
                     qp->rq_wqes, &num) || !num) {
             return false;
         }
-        mlx5_qp_recv_error(qp, qp->rq_ci++, MLX5_SYND_WR_FLUSH);
+        mlx5_qp_recv_error(qp, NULL, qp->rq_ci++, MLX5_SYND_WR_FLUSH);
     }
     return true;
+}
+
+void mlx5_responder_forget(Mlx5State *s, const Mlx5Srq *srq)
+{
+    GHashTableIter it;
+    gpointer value;
+
+    g_hash_table_iter_init(&it, s->qps.objs);
+    while (g_hash_table_iter_next(&it, NULL, &value)) {
+        Mlx5Qp *qp = value;
+
+        if (qp->recv.srq == srq) {
+            qp->recv.valid = false;
+            qp->recv.srq = NULL;
+        }
+    }
 }
 
 static bool qp_receives(const Mlx5Qp *qp)
@@ -225,25 +244,15 @@ Mlx5Qp *mlx5_responder_find_datagram(Mlx5Qp *from, uint16_t lid,
                                      uint32_t qpn)
 {
     Mlx5State *hca = mlx5_fabric_find(from->hca, lid);
-    GHashTableIter it;
-    gpointer value;
-    Mlx5Qp *qp = NULL;
+    Mlx5Qp *qp;
 
     if (!hca) {
         return NULL;
     }
-    if (qpn > 1) {
-        qp = mlx5_table_get(&hca->qps, qpn);
-        return qp && qp->service == MLX5_ST_UD && qp_receives(qp) ? qp : NULL;
-    }
     /* The management QPs have a number of their own inside the device. */
-    g_hash_table_iter_init(&it, hca->qps.objs);
-    while (g_hash_table_iter_next(&it, NULL, &value)) {
-        qp = value;
-        if (qp->service == (qpn ? MLX5_ST_QP1 : MLX5_ST_QP0) &&
-            qp_receives(qp)) {
-            return qp;
-        }
-    }
-    return NULL;
+    qp = qpn < ARRAY_SIZE(hca->management) ? hca->management[qpn] :
+         mlx5_table_get(&hca->qps, qpn);
+    return qp && qp_receives(qp) &&
+           (qpn < ARRAY_SIZE(hca->management) ||
+            qp->service == MLX5_ST_UD) ? qp : NULL;
 }

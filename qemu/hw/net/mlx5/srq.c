@@ -92,9 +92,10 @@ static Mlx5Status cmd_create_srq(Mlx5State *s, Mlx5Cmd *cmd)
     mlx5_layout_trace("CREATE_SRQ", &mlx5_layout_srqc, ctx);
     srq->kind = fget(cmd, cmd->in, opcode);
     srq->pd = fget(srqc, ctx, pd);
+    srq->xrcd = fget(srqc, ctx, xrcd);
     srq->dbr_addr = fget(srqc, ctx, dbr_addr);
     srq->hca = s;
-    if (srq->kind == MLX5_OP_CREATE_XRC_SRQ && cqn) {
+    if (cqn) {
         srq->cq = mlx5_table_get(&s->cqs, cqn);
         if (!srq->cq) {
             mlx5_srq_free(srq);
@@ -144,6 +145,7 @@ static Mlx5Status srq_destroy(Mlx5State *s, Mlx5Cmd *cmd, Mlx5Opcode kind)
                          srq->obj.id);
         return mlx5_cmd_fail(cmd, MLX5_STATUS_RES_BUSY, SYND_SRQ_BUSY);
     }
+    mlx5_responder_forget(s, srq);
     mlx5_table_remove(&s->srqs, srq->obj.id);
     return MLX5_STATUS_OK;
 }

@@ -47,9 +47,11 @@ void mlx5_uar_write(Mlx5State *s, hwaddr offset, uint64_t value,
     stq_be_p(db, size == 8 ? value : (uint64_t)uar->latch << 32 | value);
     if ((reg & ~7u) == UAR_CQ_DOORBELL) {
         mlx5_cq_doorbell(s, page, db);
+        mlx5_run(s);
     } else if (reg >= UAR_SEND && (reg & ~7u) % UAR_SEND_STRIDE == 0) {
         /* The first bytes of the last control segment. */
         mlx5_qp_doorbell(s, page, fget(wqe_ctrl, db, qpn));
+        mlx5_run(s);
     } else {
         mlx5_guest_error(s, "write to UAR 0x%x, offset 0x%x", page, reg);
     }

@@ -86,7 +86,7 @@ static bool umr_read_list(Mlx5Qp *qp, const Mlx5Send *send, uint8_t *buf,
 
         if (mlx5_mkey_translate(qp->hca, &req, fget(wqe_data, seg, lkey), va,
                                 len, &run, &fault) != MLX5_XLT_OK ||
-            !mlx5_run_read(qp->hca, &run, buf, run.len)) {
+            !mlx5_run_read_list(qp->hca, &run, buf, run.len)) {
             return false;
         }
         buf += run.len;
@@ -126,6 +126,9 @@ Mlx5Syndrome mlx5_umr_execute(Mlx5Qp *qp)
         mlx5_guest_error(s, "QP 0x%x: UMR of mkey 0x%x, which %s",
                          qp->obj.id, send->imm,
                          mk ? "does not allow it" : "does not exist");
+        return MLX5_SYND_LOCAL_PROT;
+    }
+    if (mlx5_inject(&s->inject.fail_umrs)) {
         return MLX5_SYND_LOCAL_PROT;
     }
     if (!umr_mask_valid(mask)) {
