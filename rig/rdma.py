@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Helpers for tests that use an HCA of the guest: drivers, device names, programs that come in pairs."""
+import itertools
+from typing import Sequence
+
+from .testlib import Test
+from .vm import Vm
+
+DRIVERS = ("mlx5_ib", "ib_uverbs", "rdma_ucm")
+_PORTS = itertools.count(20000)
+# perftest computes rates from the time stamp counter, which it compares with the clock before. On a busy host the two do
+# not fit; it then does all its traffic, says this instead of a rate, and exits with 1.
+_UNCALIBRATED = "Can't produce a report"
+
+
+def load(vm: Vm) -> list[str]:
+    """Load the drivers; returns, when the ports are active, the verbs devices ("mlx5_0") in the order of the roles."""
+    vm.run(["modprobe", "-a", *DRIVERS])
+    names = [device(vm, role) for role in hcas(vm)]
+    for name in names:
+        # The port's state reaches sysfs through a work item of ib_core's cache.
+        vm.run(f"until grep -q ACTIVE /sys/class/infiniband/{name}/ports/1/state; do sleep 0.1; done")
+    return names
+
+
+def hcas(vm: Vm) -> list[str]:
+    """The roles in the guest's topology that are HCAs."""
+    return [role for role in vm.topology.roles if any(d.startswith(f"mlx5,id={role},") for d in vm.topology.devices)]
+
+
+def device(vm: Vm, role: str) -> str:
+    """The verbs device of the HCA in `role`."""
+    return vm.run(["ls", f"/sys/bus/pci/devices/{vm.pci_address(role)}/infiniband"]).stdout.strip()
+
+
+def pair(t: Test, command: Sequence[str], server: str, client: str, timeout: float = 120) -> str:
+    """Run both sides of an example of libibverbs or of perftest between two verbs devices, over TCP in the guest.
+
+    Returns what is wrong, "" when both sides exit with 0; their output is noted when they do not.
+    """
+    port = str(next(_PORTS))
+    begun = t.vm.start([*command, "-d", server, "-p", port])
+    # State 0A is LISTEN. A server that has ended will never listen.
+    listening = f"for i in 1 2 3 4 5; do grep -q ':{int(port):04X} .* 0A ' /proc/net/tcp /proc/net/tcp6 && exit; sleep 0.1; done; exit 1"
+    while t.vm.run(listening, check=False).status and not begun.done:
+        pass
+    done = t.vm.run([*command, "-d", client, "-p", port, "127.0.0.1"], timeout=timeout, check=False)
+    if done.status:
+        t.vm.kill(begun)
+    t.vm.wait(begun, timeout)
+    said = (begun.stdout + begun.stderr).decode(errors="replace")
+    if all(status == 0 or (status == 1 and _UNCALIBRATED in output)
+           for status, output in ((begun.status, said), (done.status, done.stdout + done.stderr))):
+        return ""
+    t.note(f"{' '.join(command)}: server, status {begun.status}:\n{said}\nclient, status {done.status}:\n{done.stdout}{done.stderr}")
+    return f"exit status {begun.status} (server), {done.status} (client)"
+
+
+def pairs(t: Test, commands: Sequence[str], server: str, client: str) -> None:
+    """Run each of `commands` between two verbs devices, which may be the same; each is a subtest."""
+    where = "loopback" if server == client else "two HCAs"
+    for command in commands:
+        why = pair(t, command.split(), server, client)
+        t.result(f"{command.replace(' ', '_')}, {where}", not why, why)
