@@ -16,7 +16,7 @@ MAPPING_TYPES = ("bus-addr", "host-bridge", "not-supported")
 _KEYS = {
     "fabric": {"description", "cpu", "mapping-type", "devices", "ports"},
     "iommu": {"description", "machine", "devices", "cmdline", "ats"},
-    "device": {"role", "driver", "properties", "ats-property"},
+    "device": {"role", "driver", "properties", "ats-property", "objects"},
 }
 
 
@@ -32,6 +32,8 @@ class Topology:
     """Extra properties of -machine, or ""."""
     devices: tuple[str, ...]
     """Arguments of -device in their order: the IOMMU first, as QEMU requires."""
+    objects: tuple[str, ...]
+    """Arguments of -object that the devices refer to."""
     cmdline: str
     """What the kernel's command line needs, or ""."""
     mapping_type: str
@@ -114,6 +116,7 @@ class Table:
             description=f"{fabric.get('description', '')}; {iommu.get('description', '')}",
             cpu=self.cpus[fabric["cpu"]], machine=iommu.get("machine", ""),
             devices=(*iommu.get("devices", []), *fabric.get("devices", []), *inserted),
+            objects=tuple(each for member in members for each in member.get("objects", [])),
             cmdline=iommu.get("cmdline", ""), mapping_type=fabric.get("mapping-type", ""),
             roles=tuple(m["role"] for m in members))
 

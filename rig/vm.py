@@ -289,18 +289,31 @@ class Vm:
 
         It has `timeout` seconds, and no longer than until `deadline`.
         """
+        self.wait_until(lambda: operation.done, f"'{operation.title}' did not end", timeout)
+        return operation.result()
+
+    def wait_until(self, condition: Callable[[], bool], complaint: str, timeout: float = COMMAND_SECONDS) -> None:
+        """Wait until `condition` becomes true by what the guest sends; `complaint` says what it means if it does not.
+
+        Raises CommandHung after `timeout` seconds or at `deadline`, a KernelSplat if one came first, or what befell the guest.
+        """
         begin = time.monotonic()
         limit = begin + timeout * TIMEOUT_FACTOR
         if self.deadline is not None:
             limit = max(min(limit, self.deadline), begin + 1)
         splats = len(self.console.splats)
-        while not self._wait(lambda: operation.done or len(self.console.splats) > splats, limit - time.monotonic()):
-            self._hung(CommandHung(f"'{operation.title}' did not end within {limit - begin:.0f} s", self.console.path))
-        if not operation.done:
+        if not self._wait(lambda: condition() or len(self.console.splats) > splats, limit - time.monotonic()):
+            self._hung(CommandHung(f"{complaint} within {limit - begin:.0f} s", self.console.path))
+        if not condition():
             rest = min(limit - time.monotonic(), AFTER_SPLAT_SECONDS * TIMEOUT_FACTOR)
-            if not self._wait(lambda: operation.done, rest):
+            if not self._wait(condition, rest):
                 self._hung(self._splat_failure(self.console.splats[splats:]))
-        return operation.result()
+
+    def send(self, operation: Operation, data: bytes) -> None:
+        """Pass `data` to the stdin of a command started with `stdin`; empty data closes it."""
+        with self._changed:
+            self._check()
+            self._agent.stdin(operation, data)
 
     def kill(self, operation: Operation, signo: int = signal.SIGTERM) -> None:
         """Signal a started command's process group."""
@@ -458,6 +471,7 @@ class Vm:
             "-name", f"rig-{topology.name}", "-machine", machine, "-accel", accel.choose(files.qemu, files.kernel),
             "-cpu", topology.cpu, "-smp", str(options.smp), "-m", options.memory,
             *files.qemu_args,
+            *(word for each in topology.objects for word in ("-object", each)),
             "-kernel", str(files.kernel), "-initrd", str(files.initrd),
             "-append", kernel_command_line(files.cmdline, topology.cmdline, options.cmdline),
             "-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control",
