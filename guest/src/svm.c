@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A process with memory that nouveau migrates to VRAM, and that a device bound to test_hmm_importer reads and writes.
+ *
+ * It does what it is told by lines on stdin, and answers each by one line: "ok", perhaps with more words, or
+ * "error COMMAND: REASON". Numbers are as strtoull() reads them. tests/gpu uses it through rig/dialogue.py.
+ *
+ *	gpu NODE			open a DRM render node, and make its address space that of the process (SVM_INIT)
+ *	close				close it
+ *	map SIZE [OFFSET]		map anonymous memory, OFFSET bytes behind a multiple of 2 MiB, without huge pages
+ *	map-huge SIZE [OFFSET]		the same with huge pages
+ *	unmap ADDRESS SIZE		munmap()
+ *	protect ADDRESS SIZE r|w|-	mprotect()
+ *	discard ADDRESS SIZE		madvise(MADV_DONTNEED)
+ *	pageout ADDRESS SIZE		madvise(MADV_PAGEOUT)
+ *	fill ADDRESS SIZE SEED		write a pattern that tells seed and offset
+ *	check ADDRESS SIZE SEED [SKIP]	"ok N": the first N bytes are that pattern, whose first SKIP bytes are before ADDRESS
+ *	zero ADDRESS SIZE		"ok N": the first N bytes are 0
+ *	huge ADDRESS SIZE		"ok N": N bytes are mapped by huge pages (AnonHugePages in smaps)
+ *	vram ADDRESS SIZE		"ok N": N pages are not mapped by the CPU, but have an entry (swap or device private)
+ *	bind ADDRESS SIZE		migrate to VRAM (SVM_BIND)
+ *	fork ADDRESS SIZE SEED NEW	a child checks for SEED, fills with NEW, and ends; "ok N": its result of the check
+ *	race ADDRESS SIZE SEED ROUNDS	a thread migrates, while another one checks; "ok N": how many checks failed
+ *	importer DEVICE			open a device of test_hmm_importer
+ *	import ADDRESS SIZE FLAGS	map for DMA; FLAGS: f fault, w write, p try aliases. Answers as "state"
+ *	state ADDRESS SIZE		"ok MAPPED BUS HOST-BRIDGE OTHER": number of pages of that kind
+ *	dma-check ADDRESS SIZE SEED	the device reads; "ok N": the first N bytes are the pattern
+ *	dma-fill ADDRESS SIZE SEED	the device writes the pattern; "ok N": it wrote N bytes
+ */
+#define _GNU_SOURCE
+#include <drm/nouveau_drm.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE 4096ul
+#define HUGE (2ul << 20)
+/* SVM_INIT wants a part of the address space for what is no SVM; nothing of ours may be there. */
+#define UNMANAGED (64ul << 20)
+
+/* As in lib/test_hmm_importer_uapi.h */
+struct importer_cmd {
+	uint64_t addr, npages, ptr;
+	uint32_t flags, rounds;
+	uint64_t cpages;
+};
+#define IMPORTER_MAP	_IOWR('I', 0x00, struct importer_cmd)
+#define IMPORTER_READ	_IOWR('I', 0x01, struct importer_cmd)
+#define IMPORTER_WRITE	_IOWR('I', 0x02, struct importer_cmd)
+#define IMPORTER_STATE	_IOWR('I', 0x03, struct importer_cmd)
+enum { FLAG_FAULT = 1, FLAG_WRITE = 2, FLAG_TRY_P2P = 4 };
+enum { PAGE_MAPPED = 1, PAGE_BUS = 4, PAGE_HOST_BRIDGE = 8 };
+
+static int gpu = -1, importer = -1;
+
+static void ok(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static void ok(const char *format, ...)
+{
+	va_list args;
+
+	fputs("ok", stdout);
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	putchar('\n');
+	fflush(stdout);
+}
+
+static void check_call(const char *command, bool failed)
+{
+	if (failed)
+		printf("error %s: %s\n", command, strerror(errno));
+	else
+		printf("ok\n");
+	fflush(stdout);
+}
+
+/* Differs for each offset and seed, and is easy to compute elsewhere: tests/gpu does so for VRAM */
+static uint64_t pattern(uint64_t seed, uint64_t offset)
+{
+	return (seed << 40) ^ (offset / 8) * 0x9e3779b1ul;
+}
+
+static void fill(void *to, size_t size, uint64_t seed, uint64_t offset)
+{
+	uint64_t *p = to;
+
+	for (size_t i = 0; i < size / 8; i++)
+		p[i] = pattern(seed, offset + i * 8);
+}
+
+static size_t matching(const void *at, size_t size, uint64_t seed, uint64_t offset)
+{
+	const uint64_t *p = at;
+	size_t i;
+
+	for (i = 0; i < size / 8 && p[i] == pattern(seed, offset + i * 8); i++)
+		;
+	return i * 8;
+}
+
+static int gpu_open(const char *node)
+{
+	struct drm_nouveau_svm_init init = { .unmanaged_size = UNMANAGED };
+	void *reserved = mmap((void *)(4ul << 30), UNMANAGED, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+			      -1, 0);
+
+	if (reserved == MAP_FAILED && errno != EEXIST)
+		return -1;
+	init.unmanaged_addr = 4ul << 30;
+	gpu = open(node, O_RDWR | O_CLOEXEC);
+	if (gpu < 0)
+		return -1;
+	return ioctl(gpu, DRM_IOCTL_NOUVEAU_SVM_INIT, &init);
+}
+
+static int gpu_bind(uint64_t address, uint64_t size)
+{
+	struct drm_nouveau_svm_bind bind = {
+		.header = (uint64_t)NOUVEAU_SVM_BIND_COMMAND__MIGRATE << NOUVEAU_SVM_BIND_COMMAND_SHIFT |
+			  (uint64_t)NOUVEAU_SVM_BIND_TARGET__GPU_VRAM << NOUVEAU_SVM_BIND_TARGET_SHIFT,
+		.va_start = address,
+		.va_end = address + size,
+	};
+
+	return ioctl(gpu, DRM_IOCTL_NOUVEAU_SVM_BIND, &bind);
+}
+
+static void *map(size_t size, size_t offset, bool huge)
+{
+	size_t total = size + offset + HUGE;
+	char *all = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *start;
+
+	if (all == MAP_FAILED)
+		return NULL;
+	start = (char *)(((uintptr_t)all + HUGE - 1) & ~(HUGE - 1)) + offset;
+	munmap(all, start - all);
+	munmap(start + size, all + total - (start + size));
+	if (madvise(start, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
+		return NULL;
+	return start;
+}
+
+/* The sum of a field of smaps over the VMAs that lie within the range, in bytes */
+static uint64_t smaps(uint64_t address, uint64_t size, const char *field)
+{
+	FILE *file = fopen("/proc/self/smaps", "r");
+	uint64_t start, end, kilobytes, sum = 0;
+	bool inside = false;
+	char line[512];
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2)
+			inside = start >= address && end <= address + size;
+		else if (inside && !strncmp(line, field, strlen(field)) &&
+			 sscanf(line + strlen(field), ": %" SCNu64, &kilobytes) == 1)
+			sum += kilobytes * 1024;
+	}
+	if (file)
+		fclose(file);
+	return sum;
+}
+
+static uint64_t not_present(uint64_t address, uint64_t size)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry, count = 0;
+
+	for (uint64_t at = address; at < address + size; at += PAGE)
+		if (pread(fd, &entry, 8, at / PAGE * 8) == 8 && entry >> 62 == 1)
+			count++;
+	close(fd);
+	return count;
+}
+
+static void fork_child(uint64_t address, uint64_t size, uint64_t seed, uint64_t new)
+{
+	int ends[2], status = 0;
+	size_t seen = 0;
+	pid_t child;
+
+	if (pipe(ends) || (child = fork()) < 0) {
+		check_call("fork", true);
+		return;
+	}
+	if (child == 0) {
+		seen = matching((void *)address, size, seed, 0);
+		fill((void *)address, size, new, 0);
+		if (matching((void *)address, size, new, 0) != size)
+			seen = 0;
+		_exit(write(ends[1], &seen, sizeof(seen)) != sizeof(seen));
+	}
+	close(ends[1]);
+	if (read(ends[0], &seen, sizeof(seen)) != sizeof(seen))
+		seen = 0;
+	close(ends[0]);
+	waitpid(child, &status, 0);
+	if (status)
+		printf("error fork: the child ended with status %#x\n", status);
+	else
+		printf("ok %zu\n", seen);
+	fflush(stdout);
+}
+
+struct race {
+	uint64_t address, size, seed, rounds;
+};
+
+static void *race_bind(void *argument)
+{
+	struct race *race = argument;
+
+	for (uint64_t i = 0; i < race->rounds; i++)
+		if (gpu_bind(race->address, race->size))
+			return "SVM_BIND failed";
+	return NULL;
+}
+
+static void run_race(struct race race)
+{
+	uint64_t failed = 0;
+	pthread_t thread;
+	void *problem;
+
+	errno = pthread_create(&thread, NULL, race_bind, &race);
+	if (errno) {
+		check_call("race", true);
+		return;
+	}
+	for (uint64_t i = 0; i < race.rounds; i++)
+		failed += matching((void *)race.address, race.size, race.seed, 0) != race.size;
+	pthread_join(thread, &problem);
+	if (problem)
+		printf("error race: %s\n", (char *)problem);
+	else
+		printf("ok %" PRIu64 "\n", failed);
+	fflush(stdout);
+}
+
+static int import(unsigned long request, uint64_t address, uint64_t size, void *data, uint32_t flags, uint64_t *pages)
+{
+	struct importer_cmd cmd = { .addr = address, .npages = size / PAGE, .ptr = (uintptr_t)data, .flags = flags };
+	int ret = ioctl(importer, request, &cmd);
+
+	*pages = cmd.cpages;
+	return ret;
+}
+
+static void show_state(const char *command, unsigned long request, uint64_t address, uint64_t size, uint32_t flags)
+{
+	uint64_t count, mapped = 0, bus = 0, bridge = 0, other = 0;
+	unsigned char *states = calloc(size / PAGE, 1);
+
+	if (!states || import(request, address, size, states, flags, &count)) {
+		check_call(command, true);
+	} else {
+		for (uint64_t i = 0; i < size / PAGE; i++) {
+			mapped += !!(states[i] & PAGE_MAPPED);
+			bus += !!(states[i] & PAGE_BUS);
+			bridge += !!(states[i] & PAGE_HOST_BRIDGE);
+			other += (states[i] & PAGE_MAPPED) && !(states[i] & (PAGE_BUS | PAGE_HOST_BRIDGE));
+		}
+		ok(" %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64, mapped, bus, bridge, other);
+	}
+	free(states);
+}
+
+static void dma(const char *command, bool write, uint64_t address, uint64_t size, uint64_t seed)
+{
+	char *data = malloc(size);
+	uint64_t pages = 0;
+	int ret = -1;
+
+	if (data) {
+		if (write)
+			fill(data, size, seed, 0);
+		ret = import(write ? IMPORTER_WRITE : IMPORTER_READ, address, size, data, 0, &pages);
+	}
+	if (ret && errno != ENXIO)
+		check_call(command, true);
+	else
+		ok(" %zu", write ? pages * PAGE : matching(data, pages * PAGE, seed, 0));
+	free(data);
+}
+
+static uint32_t flags_of(const char *letters)
+{
+	return (strchr(letters, 'f') ? FLAG_FAULT : 0) | (strchr(letters, 'w') ? FLAG_WRITE : 0) |
+	       (strchr(letters, 'p') ? FLAG_TRY_P2P : 0);
+}
+
+static void run(const char *command, const char *word, const uint64_t *n)
+{
+	void *at = (void *)n[0];
+	int prot = PROT_NONE;
+
+	if (!strcmp(command, "gpu")) {
+		check_call(command, gpu_open(word));
+	} else if (!strcmp(command, "close")) {
+		check_call(command, close(gpu));
+	} else if (!strcmp(command, "map") || !strcmp(command, "map-huge")) {
+		at = map(n[0], n[1], command[3]);
+		if (at)
+			ok(" %#" PRIxPTR, (uintptr_t)at);
+		else
+			check_call(command, true);
+	} else if (!strcmp(command, "unmap")) {
+		check_call(command, munmap(at, n[1]));
+	} else if (!strcmp(command, "protect")) {
+		if (*word == 'r')
+			prot = PROT_READ;
+		if (*word == 'w')
+			prot = PROT_READ | PROT_WRITE;
+		check_call(command, mprotect(at, n[1], prot));
+	} else if (!strcmp(command, "discard")) {
+		check_call(command, madvise(at, n[1], MADV_DONTNEED));
+	} else if (!strcmp(command, "pageout")) {
+		check_call(command, madvise(at, n[1], MADV_PAGEOUT));
+	} else if (!strcmp(command, "fill")) {
+		fill(at, n[1], n[2], 0);
+		ok("%s", "");
+	} else if (!strcmp(command, "check")) {
+		ok(" %zu", matching(at, n[1], n[2], n[3]));
+	} else if (!strcmp(command, "zero")) {
+		size_t i;
+
+		for (i = 0; i < n[1] && !((char *)at)[i]; i++)
+			;
+		ok(" %zu", i);
+	} else if (!strcmp(command, "huge")) {
+		ok(" %" PRIu64, smaps(n[0], n[1], "AnonHugePages"));
+	} else if (!strcmp(command, "vram")) {
+		ok(" %" PRIu64, not_present(n[0], n[1]));
+	} else if (!strcmp(command, "bind")) {
+		check_call(command, gpu_bind(n[0], n[1]));
+	} else if (!strcmp(command, "fork")) {
+		fork_child(n[0], n[1], n[2], n[3]);
+	} else if (!strcmp(command, "race")) {
+		run_race((struct race){ n[0], n[1], n[2], n[3] });
+	} else if (!strcmp(command, "importer")) {
+		importer = open(word, O_RDWR | O_CLOEXEC);
+		check_call(command, importer < 0);
+	} else if (!strcmp(command, "import")) {
+		show_state(command, IMPORTER_MAP, n[0], n[1], flags_of(word));
+	} else if (!strcmp(command, "state")) {
+		show_state(command, IMPORTER_STATE, n[0], n[1], 0);
+	} else if (!strcmp(command, "dma-check")) {
+		dma(command, false, n[0], n[1], n[2]);
+	} else if (!strcmp(command, "dma-fill")) {
+		dma(command, true, n[0], n[1], n[2]);
+	} else {
+		printf("error %s: no such command\n", command);
+		fflush(stdout);
+	}
+}
+
+int main(void)
+{
+	char line[256];
+
+	while (fgets(line, sizeof(line), stdin)) {
+		const char *command = strtok(line, " \n"), *word = "", *token;
+		uint64_t numbers[4] = { 0 };
+		int count = 0;
+
+		if (!command)
+			continue;
+		while ((token = strtok(NULL, " \n"))) {
+			char *end;
+			uint64_t number = strtoull(token, &end, 0);
+
+			if (*end)
+				word = token;
+			else if (count < 4)
+				numbers[count++] = number;
+		}
+		run(command, word, numbers);
+	}
+	return 0;
+}

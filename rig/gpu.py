@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A GPU of a guest, from both sides: nouveau in the guest, VRAM and the model's counters on the host.
+
+VRAM is a memfd of QEMU (rig/topologies.toml), which is mapped here: what is found in it does not depend on anything that
+the guest says.
+"""
+import array
+import itertools
+import mmap
+import os
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Iterator, Mapping, Optional
+
+from .dialogue import Dialogue
+from .ui import RigError
+from .vm import Vm
+
+PAGE = 4096
+HUGE = 2 << 20
+PROGRAM = "/opt/hmm-p2p/bin/svm"
+CMDLINE = "nouveau.modeset=2 nouveau.config=MmuDebugBufferSize=4096"
+"""What guests with a GPU should have on the kernel's command line: no display, and less to clear while binding."""
+
+seeds: Iterator[int] = itertools.count(1)
+"""Seeds of patterns that nothing else has."""
+
+_WORDS = PAGE // 8
+_MASK = (1 << 64) - 1
+
+
+def _word(seed: int, index: int) -> int:
+    return ((seed << 40) ^ index * 0x9e3779b1) & _MASK
+
+
+def page_of_pattern(seed: int, number: int) -> bytes:
+    """Page `number` of what guest/src/svm.c fills memory with."""
+    return array.array("Q", (_word(seed, i) for i in range(number * _WORDS, (number + 1) * _WORDS))).tobytes()
+
+
+class Vram:
+    """The host's view of a GPU's VRAM. A context manager."""
+
+    def __init__(self, guest: Vm, size: int = 1 << 30) -> None:
+        for link in Path(f"/proc/{guest.pid}/fd").iterdir():
+            try:
+                if os.readlink(link).startswith("/memfd:memory-backend-memfd") and link.stat().st_size == size:
+                    self._fd = os.open(link, os.O_RDONLY)
+                    break
+            except FileNotFoundError:
+                continue
+        else:
+            raise RigError(f"QEMU has no memfd of {size} bytes for VRAM")
+        self._map = mmap.mmap(self._fd, size, prot=mmap.PROT_READ)
+        self.size = size
+
+    def __enter__(self) -> "Vram":
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self._map.close()
+        os.close(self._fd)
+
+    def find(self, seed: int, pages: int) -> dict[int, int]:
+        """Where in VRAM the first `pages` pages of a pattern are, whole: page number to address.
+
+        A page that is there more than once has the lowest address; use a seed once.
+        """
+        wanted = {_word(seed, number * _WORDS): number for number in range(pages)}
+        found: dict[int, int] = {}
+        for start, end in self._data():
+            with memoryview(self._map) as raw, raw[start:end] as part, part.cast("Q") as words, words[::_WORDS] as heads:
+                hits = [(index, wanted[head]) for index, head in enumerate(heads.tolist()) if head in wanted]
+            for index, number in hits:
+                at = start + index * PAGE
+                if number not in found and self._map[at:at + PAGE] == page_of_pattern(seed, number):
+                    found[number] = at
+        return found
+
+    def _data(self) -> list[tuple[int, int]]:
+        """The parts that were ever written."""
+        parts, end = [], 0
+        while end < self.size:
+            try:
+                start = os.lseek(self._fd, end, os.SEEK_DATA)
+            except OSError:
+                break
+            end = os.lseek(self._fd, start, os.SEEK_HOLE)
+            parts.append((start, end))
+        return parts
+
+
+def bind(guest: Vm, role: str = "gpu") -> str:
+    """Load nouveau, see to it that it drives the GPU, and return the GPU's render node (/dev/dri/renderD128)."""
+    guest.run("modprobe nouveau", timeout=180)
+    return node(guest, role)
+
+
+def node(guest: Vm, role: str = "gpu") -> str:
+    """The render node of a GPU that nouveau drives. Raises RigError if there is none."""
+    address = guest.pci_address(role)
+    names = guest.run(f"ls /sys/bus/pci/devices/{address}/drm", check=False).stdout.split()
+    for name in names:
+        if name.startswith("renderD"):
+            return f"/dev/dri/{name}"
+    raise RigError(f"nouveau does not drive {address}: there is {names or 'no DRM device'}")
+
+
+class Counters:
+    """How far QOM counters moved since this object was made or asked last."""
+
+    def __init__(self, guest: Vm, role: str, names: tuple[str, ...]) -> None:
+        self._guest, self._role, self._names = guest, role, names
+        self._last = self._read()
+
+    def _read(self) -> Counter[str]:
+        return Counter({name: self._guest.qom_get(self._role, name) for name in self._names})
+
+    def moved(self) -> Mapping[str, int]:
+        now = self._read()
+        last, self._last = self._last, now
+        return {name: now[name] - last[name] for name in self._names}
+
+
+def process(guest: Vm, role: str = "gpu") -> Dialogue:
+    """A process (guest/src/svm.c) whose memory can be migrated to VRAM."""
+    render_node = bind(guest, role)
+    client = Dialogue(guest, [PROGRAM])
+    client.ask("gpu", render_node)
+    return client
+
+
+class Buffer:
+    """Memory of such a process, filled with a pattern of its own."""
+
+    def __init__(self, client: Dialogue, size: int, *, huge: bool = False, offset: int = 0) -> None:
+        self.client, self.size, self.pages = client, size, size // PAGE
+        self.address = client.number("map-huge" if huge else "map", size, offset)
+        self.seed = 0
+        self.fill()
+
+    def fill(self) -> None:
+        """Have the CPU write a new pattern."""
+        self.seed = next(seeds)
+        self.client.ask("fill", self.address, self.size, self.seed, timeout=120)
+
+    def bind(self) -> None:
+        """Migrate it to VRAM, as far as that is possible."""
+        self.client.ask("bind", self.address, self.size, timeout=120)
+
+    def resident(self) -> int:
+        """The number of pages that the CPU cannot access directly."""
+        return self.client.number("vram", self.address, self.size)
+
+    def matching(self) -> int:
+        """The number of bytes, from the start on, that the CPU sees as filled."""
+        return self.client.number("check", self.address, self.size, self.seed, timeout=120)
