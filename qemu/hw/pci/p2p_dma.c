@@ -19,6 +19,7 @@
 #include "hw/pci/pci.h"
 #include "hw/pci/pci_bridge.h"
 #include "hw/pci/pci_bus.h"
+#include "hw/pci/pci_host.h"
 #include "hw/pci/pcie.h"
 #include "trace.h"
 
@@ -545,6 +546,15 @@ static P2PDmaResult route_by_root(P2PDma *dma, uint64_t addr, bool is_write,
     return P2P_DMA_OK;
 }
 
+/* Whether @mr is what software configures the PCI hierarchy with */
+static bool is_config(MemoryRegion *mr)
+{
+    Object *owner = memory_region_owner(mr);
+
+    return owner && (object_dynamic_cast(owner, TYPE_PCI_HOST_BRIDGE) ||
+                     object_dynamic_cast(owner, TYPE_PCI_BRIDGE));
+}
+
 /* Find out where the first run of a request of @len > 0 bytes goes */
 static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
                             bool is_write, P2PDmaMode mode, Run *run)
@@ -580,6 +590,9 @@ static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
                                      MEMTXATTRS_UNSPECIFIED);
         run->direct = memory_access_is_direct(mr, is_write,
                                               MEMTXATTRS_UNSPECIFIED);
+        if (dma->no_config && !run->direct && is_config(mr)) {
+            return P2P_DMA_ERR_DECODE;
+        }
         run->target = classify(dma, mr, run->addr);
         /* Unlike that of RAM, the length of MMIO is not cut by the region */
         if (!run->direct) {

@@ -22,6 +22,7 @@
 #define BUF_A       0x8000000ull
 #define BUF_B       0x9000000ull
 #define NOWHERE     0x700000000ull
+#define SECOND_NS   1000000000ull
 
 enum {
     ISEG_CMDIF_REV = 0x4,
@@ -117,6 +118,15 @@ static uint64_t hca_counter(Hca *h, const char *name)
     value = qdict_get_int(rsp, "return");
     qobject_unref(rsp);
     return value;
+}
+
+/* Write one of the device's properties for error injection. */
+static void hca_inject(Hca *h, const char *name, uint64_t value)
+{
+    qtest_qmp_assert_success(h->qts, "{ 'execute': 'qom-set', 'arguments': "
+                             "{ 'path': '/machine/peripheral/hca', "
+                             "'property': %s, 'value': %" PRIu64 " } }",
+                             name, value);
 }
 
 /* ------------------------------------------------------------------ */
@@ -853,11 +863,11 @@ typedef struct Rig {
     Qp umr;
 } Rig;
 
-static Rig *rig_start(void)
+static Rig *rig_start_with(const char *options)
 {
     Rig *r = g_new0(Rig, 1);
 
-    r->h = hca_start("");
+    r->h = hca_start(options);
     hca_init(r->h);
     r->pd = cmd_alloc(r->h, MLX5_OP_ALLOC_PD);
     r->key = mkey_create_pa(r->h, r->pd);
@@ -874,6 +884,11 @@ static Rig *rig_start(void)
     r->umr = qp_create(r->h, MLX5_ST_REG_UMR, 0, &r->umr_cq);
     qp_connect(r->h, &r->umr, r->pd, &r->umr);
     return r;
+}
+
+static Rig *rig_start(void)
+{
+    return rig_start_with("");
 }
 
 static void rig_stop(Rig *r)
@@ -1246,8 +1261,260 @@ static void test_page_fault(void)
     rig_stop(r);
 }
 
+/* The transport scheme: the event names the operation or the request. */
+static uint64_t transport_fault(Rig *r, unsigned sub_type, unsigned type,
+                                uint32_t committed, uint8_t *eqe)
+{
+    ring_wait(r->h, &r->faults, eqe, MLX5_EQE_BYTES);
+    g_assert_cmphex(fget(eqe, eqe, type), ==, MLX5_EVENT_PAGE_FAULT);
+    g_assert_cmpuint(fget(eqe, eqe, sub_type), ==, sub_type);
+    g_assert_cmpuint(fget(eqe, eqe, pf_type), ==, type);
+    g_assert_cmpuint(fget(eqe, eqe, pf_committed), ==, committed);
+    return sub_type ? fget(eqe, eqe, pf_number) :
+                      fget(eqe, eqe, pf_wqe_token);
+}
+
+static void transport_resume(Rig *r, uint64_t token, unsigned type,
+                             uint32_t number, bool error)
+{
+    uint8_t in[16] = { 0 };
+
+    fset(page_fault_resume_in, in, page_fault_type, type);
+    fset(page_fault_resume_in, in, wq_number, number);
+    fset(page_fault_resume_in, in, token_31_0, token);
+    fset(page_fault_resume_in, in, error, error);
+    g_assert_cmphex(cmd_exec(r->h, in, sizeof(in), MLX5_OP_PAGE_FAULT_RESUME,
+                             16), ==, MLX5_STATUS_OK);
+}
+
+static void test_transport_fault(void)
+{
+    const uint64_t va = 0x555500000000ull;
+    uint64_t entries[4] = { BUF_B | 3, 0, 0, 0 };
+    Rig *r = rig_start_with(",transport-faults=on");
+    uint32_t key = mkey_create_umr(r->h, 8);
+    uint8_t eqe[MLX5_EQE_BYTES];
+    uint16_t index;
+    uint64_t token;
+
+    umr_enable(r, key, va, 4, entries);
+    fill(r, BUF_A, 2 * 4096, 5);
+    /* The responder of an RDMA write, after the first page. */
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 2 * 4096, key,
+              va);
+    token = transport_fault(r, 1, 2, 4096, eqe);
+    g_assert_cmphex(fget(eqe, eqe, pf_rdma_key), ==, key);
+    g_assert_cmphex(fget(eqe, eqe, pf_rdma_va), ==, va);
+    g_assert_cmpuint(fget(eqe, eqe, pf_rdma_length), ==, 2 * 4096);
+    entries[1] = (BUF_B + 0x1000) | 3;
+    map_page(r, key, entries);
+    transport_resume(r, token, 2, token, false);
+    expect_send(r, 0);
+    check_same(r, BUF_A, BUF_B, 2 * 4096);
+    /* The initiator's own memory, with the request's place in the queue. */
+    index = r->qp[0].sq_pi;
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_READ, key, va + 2 * 4096, 4096,
+              r->key, BUF_A);
+    token = transport_fault(r, 0, 3, 0, eqe);
+    g_assert_cmpuint(fget(eqe, eqe, pf_wqe_index), ==, index);
+    g_assert_cmphex(fget(eqe, eqe, pf_number), ==, r->qp[0].id);
+    entries[2] = (BUF_B + 0x2000) | 3;
+    map_page(r, key, entries);
+    transport_resume(r, token, 3, r->qp[0].id, false);
+    expect_send(r, 0);
+    check_same(r, BUF_A, BUF_B + 0x2000, 4096);
+    /* A receive request; the driver cannot resolve it. */
+    post_recv(r->h, &r->qp[1], key, va + 3 * 4096, 4096);
+    post_send(r->h, &r->qp[0], r->key, BUF_A, 100);
+    token = transport_fault(r, 0, 2, 0, eqe);
+    g_assert_cmphex(fget(eqe, eqe, pf_number), ==, r->qp[1].id);
+    g_assert_cmpuint(fget(eqe, eqe, pf_wqe_index), ==, 0);
+    transport_resume(r, token, 2, r->qp[1].id, true);
+    expect_send(r, MLX5_SYND_REMOTE_OP);
+    rig_stop(r);
+}
+
+/* ------------------------------------------------------------------ */
+/* XRC */
+
+static uint32_t xrc_srq_create(Hca *h, uint32_t xrcd, uint32_t pd,
+                               const Queue *cq, uint64_t wqes, uint64_t dbr)
+{
+    uint8_t in[PAS + 8] = { 0 };
+    uint8_t *ctx = in + 0x10;
+
+    fset(srqc, ctx, log_srq_size, LOG_QUEUE);
+    fset(srqc, ctx, log_rq_stride, 1);          /* 32 bytes */
+    fset(srqc, ctx, xrcd, xrcd);
+    fset(srqc, ctx, cqn, cq->id);
+    fset(srqc, ctx, pd, pd);
+    fset(srqc, ctx, dbr_addr, dbr);
+    stq_be_p(in + PAS, wqes);
+    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_CREATE_XRC_SRQ, 16),
+                    ==, MLX5_STATUS_OK);
+    return fget(obj, h->out, id);
+}
+
+static Qp xrc_target_create(Hca *h, uint32_t xrcd, uint32_t srq,
+                            const Queue *cq)
+{
+    uint8_t in[PAS + 8] = { 0 };
+    uint8_t *ctx = in + 0x18;
+    Qp qp = { 0 };
+
+    fset(qpc, ctx, st, MLX5_ST_XRC);
+    fset(qpc, ctx, no_sq, 1);
+    fset(qpc, ctx, rq_type, MLX5_RQ_SRQ);
+    fset(qpc, ctx, srqn_rmpn_xrqn, srq);
+    fset(qpc, ctx, xrcd, xrcd);
+    fset(qpc, ctx, cqn_snd, cq->id);
+    fset(qpc, ctx, cqn_rcv, cq->id);
+    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_CREATE_QP, 16), ==,
+                    MLX5_STATUS_OK);
+    qp.id = fget(obj, h->out, id);
+    return qp;
+}
+
+static void post_xrc_send(Hca *h, Qp *qp, uint32_t srq, uint32_t key,
+                          uint64_t addr, uint32_t len)
+{
+    uint8_t wqe[256] = { 0 };
+
+    fset(wqe_ctrl, wqe, opcode, MLX5_WQE_SEND);
+    fset(wqe_xrc, wqe + 16, srqn, srq);
+    qp_post(h, qp, wqe, 32 + data_seg(wqe + 32, key, addr, len));
+}
+
+static void test_xrc(void)
+{
+    Rig *r = rig_start();
+    uint32_t xrcd = cmd_alloc(r->h, MLX5_OP_ALLOC_XRCD);
+    uint32_t other = cmd_alloc(r->h, MLX5_OP_ALLOC_XRCD);
+    uint64_t wqes = pool_alloc(r->h, QUEUE * 32), dbr = pool_alloc(r->h, 8);
+    uint8_t cqe[MLX5_CQE_BYTES], wqe[32] = { 0 };
+    uint32_t srq = xrc_srq_create(r->h, xrcd, r->pd, &r->cq[1], wqes, dbr);
+    uint32_t stranger = xrc_srq_create(r->h, other, r->pd, &r->cq[1],
+                                       pool_alloc(r->h, QUEUE * 32),
+                                       pool_alloc(r->h, 8));
+    Qp target = xrc_target_create(r->h, xrcd, srq, &r->umr_cq);
+    Qp initiator = qp_create(r->h, MLX5_ST_XRC, r->pd, &r->cq[0]);
+
+    qp_connect(r->h, &initiator, r->pd, &target);
+    qp_connect(r->h, &target, 0, &initiator);
+    data_seg(wqe + 16, r->key, BUF_B, 1000);
+    qtest_memwrite(r->h->qts, wqes, wqe, sizeof(wqe));
+    put_be32(r->h, dbr, 1);
+    fill(r, BUF_A, 1000, 3);
+    post_xrc_send(r->h, &initiator, srq, r->key, BUF_A, 1000);
+    cq_wait(r->h, &r->cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_REQ, &initiator, 0);
+    /* Completes where the SRQ says, with both numbers. */
+    cq_wait(r->h, &r->cq[1], cqe);
+    cqe_check(cqe, MLX5_CQE_RESP_SEND, &target, 0);
+    g_assert_cmphex(fget(cqe, cqe, srqn), ==, srq);
+    check_same(r, BUF_A, BUF_B, 1000);
+    /* An SRQ of another XRC domain. */
+    post_xrc_send(r->h, &initiator, stranger, r->key, BUF_A, 8);
+    cq_wait(r->h, &r->cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_REQ_ERR, &initiator,
+              MLX5_SYND_REMOTE_INVALID_REQ);
+    rig_stop(r);
+}
+
+/* ------------------------------------------------------------------ */
+/* Error injection */
+
+static void test_inject(void)
+{
+    Rig *r = rig_start();
+    uint8_t cqe[MLX5_CQE_BYTES];
+    const uint64_t entries[] = { BUF_B | 3 };
+    uint32_t key = mkey_create_umr(r->h, 8);
+
+    /* Dropped: the work is done all the same. */
+    hca_inject(r->h, "inject-drop-completions", 1);
+    fill(r, BUF_A, 64, 1);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 64, r->key,
+              BUF_B);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 64, r->key,
+              BUF_B + 4096);
+    cq_wait(r->h, &r->cq[0], cqe);
+    g_assert_cmpuint(fget(cqe, cqe, wqe_counter), ==, 1);
+    check_same(r, BUF_A, BUF_B, 64);
+    g_assert_cmpuint(hca_counter(r->h, "inject-drop-completions"), ==, 0);
+
+    /* Delayed by a second of virtual time. */
+    hca_inject(r->h, "inject-completion-delay", SECOND_NS);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 64, r->key,
+              BUF_B + 8192);
+    check_same(r, BUF_A, BUF_B + 8192, 64);
+    qtest_clock_step(r->h->qts, SECOND_NS - 1000000);
+    g_assert_false(ring_poll(r->h, &r->cq[0], cqe, sizeof(cqe)));
+    hca_inject(r->h, "inject-completion-delay", 0);
+    qtest_clock_step(r->h->qts, 2000000);
+    expect_send(r, 0);
+
+    /* A UMR fails, and the next one does not. */
+    hca_inject(r->h, "inject-fail-umrs", 1);
+    umr_exec(r, key, &(Umr) { .flags = MLX5_UMR_CHECK_IS_FREE },
+             MLX5_SYND_LOCAL_PROT);
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_2RST_QP, r->umr.id), ==,
+                    MLX5_STATUS_OK);
+    r->umr.sq_pi = 0;
+    put_be32(r->h, r->umr.dbr + 4, 0);
+    qp_connect(r->h, &r->umr, r->pd, &r->umr);
+    umr_enable(r, key, 0, 1, entries);
+
+    hca_inject(r->h, "inject-fail-data", 1);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 64, r->key,
+              BUF_B);
+    expect_send(r, MLX5_SYND_LOCAL_PROT);
+    g_assert_cmpuint(hca_counter(r->h, "inject-fail-data"), ==, 0);
+    rig_stop(r);
+}
+
+static void test_inject_fault_delay(void)
+{
+    const uint64_t va = 0x555500000000ull;
+    uint64_t entries[4] = { 0 };
+    Rig *r = rig_start();
+    uint32_t key = mkey_create_umr(r->h, 8);
+    uint8_t cqe[MLX5_CQE_BYTES];
+    uint64_t token;
+
+    umr_enable(r, key, va, 4, entries);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 64, key, va);
+    token = fault_wait(r, key, va);
+    entries[0] = BUF_B | 3;
+    map_page(r, key, entries);
+    hca_inject(r->h, "inject-fault-delay", SECOND_NS);
+    fault_resume(r, token, false);
+    qtest_clock_step(r->h->qts, SECOND_NS - 1000000);
+    g_assert_false(ring_poll(r->h, &r->cq[0], cqe, sizeof(cqe)));
+    qtest_clock_step(r->h->qts, 2000000);
+    expect_send(r, 0);
+    rig_stop(r);
+}
+
 /* ------------------------------------------------------------------ */
 /* Hostile guests */
+
+/* A request must not configure the device that works on it. */
+static void test_config_space(void)
+{
+    const uint64_t ecam = 0xb0000000, command = ecam + (4 << 15) + 4;
+    Rig *r = rig_start();
+
+    qtest_outl(r->h->qts, 0xcf8, 0x80000060);
+    qtest_outl(r->h->qts, 0xcfc, ecam | 1);
+    g_assert_cmphex(qtest_readw(r->h->qts, command) & 4, ==, 4);
+    qtest_memset(r->h->qts, BUF_A, 0, 16);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 2, r->key,
+              command);
+    expect_send(r, MLX5_SYND_REMOTE_ACCESS);
+    g_assert_cmphex(qtest_readw(r->h->qts, command) & 4, ==, 4);
+    rig_stop(r);
+}
 
 static void test_teardown(void)
 {
@@ -1355,6 +1622,11 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/mkey/umr", test_umr);
     qtest_add_func("/mlx5/mkey/bounds", test_bounds);
     qtest_add_func("/mlx5/odp/page-fault", test_page_fault);
+    qtest_add_func("/mlx5/odp/transport", test_transport_fault);
+    qtest_add_func("/mlx5/xrc", test_xrc);
+    qtest_add_func("/mlx5/inject/requests", test_inject);
+    qtest_add_func("/mlx5/inject/fault-delay", test_inject_fault_delay);
+    qtest_add_func("/mlx5/hostile/config-space", test_config_space);
     qtest_add_func("/mlx5/hostile/teardown", test_teardown);
     qtest_add_func("/mlx5/hostile/doorbells", test_wild_doorbells);
     qtest_add_func("/mlx5/hostile/requests", test_wild_requests);

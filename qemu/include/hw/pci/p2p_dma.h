@@ -149,6 +149,10 @@ typedef struct P2PDmaIommu P2PDmaIommu;
  * @stats: counters, may be read directly
  * @fail_after: error injection: bytes that may still be moved, then every
  *     request fails.  A copy within one function counts its bytes once.
+ * @no_config: refuse (P2P_DMA_ERR_DECODE) requests to configuration space and
+ *     to registers of bridges.  Writing there can reset or remove the function
+ *     while it is in the middle of its work; a function that could not stand
+ *     that sets this before its first request.
  *
  * The other members are private.
  */
@@ -156,6 +160,7 @@ typedef struct P2PDma {
     PCIDevice *dev;
     P2PDmaStats stats;
     uint64_t fail_after;
+    bool no_config;
 
     uint16_t ats_cap;
     bool ats_enabled;
