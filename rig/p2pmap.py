@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """Asks a guest's kernel for the P2P mapping type of two of its devices, by the module guest/modules/p2pmap."""
+from . import pci
+from .pci import DEVICES
 from .vm import Vm
-
-DEVICES = "/sys/bus/pci/devices"
 
 
 def bind(guest: Vm, *functions: str) -> None:
     """Make PCI functions of the guest (by address, 0000:03:00.0) devices of the module's driver."""
     guest.run("modprobe p2pmap")
-    for function in functions:
-        guest.write(f"{DEVICES}/{function}/driver_override", "p2pmap\n")
-        guest.write("/sys/bus/pci/drivers_probe", function)
+    pci.bind(guest, "p2pmap", *functions)
 
 
 def ask(guest: Vm, provider: str, importer: str) -> tuple[str, int]:

@@ -16,7 +16,7 @@ MAPPING_TYPES = ("bus-addr", "host-bridge", "not-supported")
 _KEYS = {
     "fabric": {"description", "cpu", "mapping-type", "devices", "ports"},
     "iommu": {"description", "machine", "devices", "cmdline", "ats"},
-    "device": {"role", "driver", "properties", "ats-property", "objects"},
+    "device": {"role", "driver", "properties", "ats-property", "objects", "port"},
 }
 
 
@@ -103,11 +103,12 @@ class Table:
             raise RigError(f"topology {name!r}: there is no device set {chosen!r}", "known: " + ", ".join(self.sets))
         ports = fabric.get("ports", [])
         members = self.sets[chosen or next(iter(self.sets))] if ports else []
-        if len(members) > len(ports):
-            raise RigError(f"topology {name!r}: set {chosen!r} has {len(members)} devices, the fabric {len(ports)} ports")
         inserted = []
-        for port, member in zip(ports, members):
-            parts = [member["driver"], f"id={member['role']}", f"bus={port}", *member.get("properties", [])]
+        for position, member in enumerate(members):
+            slot = member.get("port", position)
+            if not 0 <= slot < len(ports):
+                raise self._wrong(f"topology {name!r}: {member['role']} wants port {slot} of the fabric's {len(ports)}")
+            parts = [member["driver"], f"id={member['role']}", f"bus={ports[slot]}", *member.get("properties", [])]
             if iommu.get("ats") and "ats-property" in member:
                 parts.append(member["ats-property"])
             inserted.append(",".join(parts))

@@ -65,9 +65,14 @@ class Tables(unittest.TestCase):
     def test_a_fabric_without_ports_has_no_devices(self) -> None:
         self.assertEqual(self.table(GOOD).get("bare").devices, ())
 
+    def test_a_device_may_name_its_port_and_need_an_object(self) -> None:
+        text = GOOD.replace('role = "importer"\n', 'role = "importer"\nport = 0\nobjects = ["memory,id=m"]\n')
+        found = self.table(text).get("f:two")
+        self.assertEqual((found.devices[-1], found.objects), ("dev,id=importer,bus=p0", ("memory,id=m",)))
+
     def test_wrong_names(self) -> None:
         for name, words in (("g", "known: f, f"), ("f+atz", "did you mean 'f.ats'"), ("f:four", "no device set 'four'"),
-                            ("f:three", "3 devices, the fabric 2 ports"), ("", "no topology")):
+                            ("f:three", "c wants port 2 of the fabric's 2"), ("", "no topology")):
             with self.subTest(name=name), self.assertRaisesRegex(RigError, words):
                 self.table(GOOD).get(name)
 

@@ -5,7 +5,7 @@ from rig.testlib import Test, case
 PROGRAM = "/opt/hmm-p2p/selftests/mm/hmm-tests"
 
 
-@case(topology="plain", memory="4G", timeout=1500, full=True)
+@case(topology="plain", memory="4G", timeout=600)
 def selftest(t: Test) -> None:
     # What the program would otherwise skip: its huge page cases want some reserved. It opens the devices by these names.
     t.vm.run("echo 32 >/proc/sys/vm/nr_hugepages; modprobe test_hmm; ls /dev/hmm_dmirror0 /dev/hmm_dmirror1")

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The series' tests of P2PDMA aliases (tools/testing/selftests/hmm), and what the devices say about them from outside."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rig import pci
+from rig.testlib import Test, case
+from rig.vm import Vm
+
+PROGRAM = "/opt/hmm-p2p/selftests/hmm/hmm_p2p"
+WIRINGS = ("switch", "host-bridge", "unreachable")
+DRIVERS = {"provider": "hmm_dmirror", "provider2": "hmm_dmirror", "importer": "hmm_importer", "importer2": "hmm_importer"}
+
+PAGE = 4096
+PAYLOAD = 2 * PAGE
+"""What the selftest's case read_write has the importer read, and then write."""
+
+
+@contextmanager
+def devices(vm: Vm) -> Iterator[None]:
+    """The test drivers on the guest's devices; none of it is left afterwards, as others use the guest, too."""
+    functions = [(vm.pci_address(role), DRIVERS[role]) for role in vm.topology.roles]
+    vm.run("modprobe -a test_hmm test_hmm_importer")
+    for function, driver in functions:
+        pci.bind(vm, driver, function)
+    try:
+        yield
+    finally:
+        if not vm.failure:
+            pci.release(vm, *(function for function, _ in functions))
+            vm.run("modprobe -r test_hmm_importer test_hmm")
+
+
+def selftest(t: Test, arguments: str = "") -> None:
+    """Run the program, or those of its cases that `arguments` say."""
+    with devices(t.vm):
+        t.guest_ktap(f"{PROGRAM} {arguments}", timeout=max(t.remaining - 20, 20))
+
+
+def moved(t: Test, role: str) -> dict[str, int]:
+    """What a p2pdev has moved by DMA so far, by where it went."""
+    return {f"{way} {what}": t.vm.qom_get(role, f"dma-{way}-{what}-bytes")
+            for way in ("read", "write") for what in ("host", "peer", "own", "other", "failed")}
+
+
+@case(topology=[w + v for w in WIRINGS for v in ("", "+iommu")], timeout=180)
+def aliases(t: Test) -> None:
+    selftest(t)
+
+
+@case(topology=[w + "+ats" for w in WIRINGS], timeout=180, full=True)
+def aliases_with_ats(t: Test) -> None:
+    selftest(t)
+
+
+@case(topology=[w + v for w in WIRINGS for v in ("", "+iommu")], timeout=60)
+def every_byte_goes_where_it_should(t: Test) -> None:
+    before, bystander = moved(t, "importer"), moved(t, "provider")
+    routed = t.vm.qom_get("importer", "dma-routed-bytes")
+    selftest(t, "-t read_write")
+    seen = {name: count - before[name] for name, count in moved(t, "importer").items() if count != before[name]}
+
+    # What the importer reads goes on to a buffer in host memory, and comes from there when it writes.
+    buffer = {"write host": PAYLOAD, "read host": PAYLOAD}
+    if t.topology.mapping_type == "not-supported":
+        t.equal(seen, {name: 2 * count for name, count in buffer.items()}, "bytes that the importer moved")
+    else:
+        t.equal(seen, {**buffer, "read peer": PAYLOAD, "write peer": PAYLOAD}, "bytes that the importer moved")
+    t.equal(moved(t, "provider"), bystander, "bytes that the provider moved")
+    t.equal(t.vm.qom_get("importer", "dma-routed-bytes") - routed,
+            2 * PAYLOAD if t.topology.mapping_type == "bus-addr" else 0, "bytes that turned around in the switch")
+
+
+@case(topology=["switch:pairs", "host-bridge+iommu:pairs"], timeout=180)
+def two_of_each(t: Test) -> None:
+    selftest(t, "-t two_providers -t two_importers -t read_write")
+
+
+@case(topology="switch:stock", timeout=180)
+def stock_devices(t: Test) -> None:
+    selftest(t)
+
+
+@case(topology=["switch+iommu:stock", "host-bridge:stock", "host-bridge+iommu:stock", "unreachable:stock"], timeout=180,
+      full=True)
+def stock_devices_elsewhere(t: Test) -> None:
+    selftest(t)
+
+
+@case(topology=["switch", "host-bridge+iommu"], timeout=240, full=True)
+def long_stress(t: Test) -> None:
+    with devices(t.vm):
+        t.guest_ktap(f"{PROGRAM} -t stress", timeout=200, env={"HMM_P2P_STRESS_SECONDS": "90"})
