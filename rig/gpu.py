@@ -8,6 +8,7 @@ import array
 import itertools
 import mmap
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
@@ -106,6 +107,12 @@ def node(guest: Vm, role: str = "gpu") -> str:
         if name.startswith("renderD"):
             return f"/dev/dri/{name}"
     raise RigError(f"nouveau does not drive {address}: there is {names or 'no DRM device'}")
+
+
+def dmem(guest: Vm, role: str = "gpu") -> dict[str, int]:
+    """The numbers in nouveau's debugfs file dmem."""
+    text = guest.read(f"/sys/kernel/debug/dri/{guest.pci_address(role)}/dmem").decode()
+    return {key: int(value) for key, value in re.findall(r"^(.*): (\d+)$", text, re.M)}
 
 
 class Counters:
