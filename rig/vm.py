@@ -50,7 +50,10 @@ _CMDLINE = (
     "sysrq_always_enabled "            # evidence about a hang
     # vCPUs are threads that share the host's cores with a compiler: what would be a lockup on hardware may only be that
     "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=100 "
-    "no_timer_check "                  # for the same reason the boot-time test of the timer interrupt can fail (a panic)
+    # While jiffies are still the clock the watchdog of the TSC can deadlock with the stop_machine() that changes the clock:
+    # with its interrupts off, the CPU that counts jiffies waits for the other CPU or for a timeout in jiffies.
+    "tsc=nowatchdog "
+    "no_timer_check "                  # on a busy host the boot-time test of the timer interrupt can fail (a panic)
 )
 
 
