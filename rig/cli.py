@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Callable, Optional, Sequence
 
-from . import paths
+from . import paths, room
 from .ui import RigError, say
 
 Handler = Callable[[argparse.Namespace], Optional[int]]
@@ -29,24 +29,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print("\nrig: interrupted", file=sys.stderr)
         return 130
     except OSError as error:
-        if not error.filename and not error.strerror:
+        said = room.explained(error, paths.BUILD)
+        if not said and not error.filename and not error.strerror:
             raise
-        print(f"rig: error: {error.filename or 'I/O'}: {error.strerror}\n  {_advice(error)}", file=sys.stderr)
+        said = said or RigError(f"{error.filename or 'I/O'}: {error.strerror}", "nothing was lost; run the command again when this is mended")
+        print(f"rig: error: {said}", file=sys.stderr)
         return 1
 
 
 def _interrupt(signo: int, frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _advice(error: OSError) -> str:
-    import errno
-    if error.errno == errno.ENOSPC:
-        return (f"the disk is full: free some room, or put the cache ({paths.CACHE}) elsewhere with XDG_CACHE_HOME "
-                f"and the build directory ({paths.BUILD}) with RIG_BUILD")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "check the permissions of that path, or set RIG_BUILD and XDG_CACHE_HOME to directories you can write"
-    return "nothing was lost; run the command again when this is mended"
 
 
 def _check_place() -> None:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """Room on the disk: errors about it that say what to do."""
 import errno
+import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Optional
 
-from .paths import CACHE
+from .paths import BUILD, CACHE
 from .ui import RigError
-
 
 
 def need(where: Path, size: int) -> None:
@@ -29,16 +29,31 @@ def errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        if err.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise full(where) from err
-        if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise RigError(f"cannot write {err.filename or where}: {err.strerror}",
-                           "make it writable" + (", or set XDG_CACHE_HOME to a directory that is" if where.is_relative_to(CACHE) else "")) from err
+        if said := explained(err, where):
+            raise said from err
         raise
 
 
+def explained(err: OSError, where: Path) -> Optional[RigError]:
+    """What to do about an error of the file system that only the user can mend; None for others. `where` is what was
+    written, for an error that does not name it."""
+    path = Path(os.fsdecode(err.filename)) if isinstance(err.filename, (str, bytes)) else where
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return full(path)
+    if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return RigError(f"cannot read or write {path}: {err.strerror}", "change its permissions" + _elsewhere(path, "a directory of yours"))
+    return None
+
+
 def _hint(where: Path) -> str:
-    return "free some space" + (", or set XDG_CACHE_HOME to a directory on another disk" if where.is_relative_to(CACHE) else "")
+    return "free some space" + _elsewhere(where, "a directory on another disk")
+
+
+def _elsewhere(where: Path, what: str) -> str:
+    for variable, place in (("XDG_CACHE_HOME", CACHE), ("RIG_BUILD", BUILD)):
+        if where.is_relative_to(place) or place.is_relative_to(where):
+            return f", or set {variable} to {what}"
+    return ""
 
 
 def _free(where: Path) -> int:

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Errors of the file system that only the user can mend say which variable moves what they are about."""
+import errno
+import os
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from rig import room
+from rig.ui import RigError
+
+
+class Errors(unittest.TestCase):
+    def setUp(self) -> None:
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.top = Path(scratch.name)
+        for name in ("BUILD", "CACHE"):
+            patcher = mock.patch.object(room, name, self.top / name / "hmm-p2p")
+            patcher.start()
+            self.addCleanup(patcher.stop)
+
+    def error(self, number: int, named: Path | None, where: Path) -> str:
+        with self.assertRaises(RigError) as caught, room.errors(where):
+            raise OSError(number, os.strerror(number), *([os.fspath(named)] if named else []))
+        return str(caught.exception)
+
+    def test_the_variable_is_the_one_of_the_file(self) -> None:
+        in_build, in_cache = room.BUILD / "logs" / "x.log", room.CACHE / "downloads" / "x"
+        for number in (errno.EACCES, errno.EROFS, errno.ENOSPC):
+            with self.subTest(number=number):
+                self.assertRegex(self.error(number, in_build, in_cache), "logs/x.log.*(?s:.*), or set RIG_BUILD to a directory")
+                self.assertRegex(self.error(number, in_cache, in_build), "downloads/x.*(?s:.*), or set XDG_CACHE_HOME to a directory")
+                self.assertRegex(self.error(number, None, in_cache), "or set XDG_CACHE_HOME to a directory")
+
+    def test_a_directory_above(self) -> None:
+        self.assertIn("XDG_CACHE_HOME", self.error(errno.EACCES, room.CACHE.parent, room.CACHE))
+
+    def test_elsewhere_no_variable_helps(self) -> None:
+        self.assertNotIn("set ", self.error(errno.EACCES, self.top / "else", room.CACHE))
+
+    def test_other_errors_are_passed_on(self) -> None:
+        with self.assertRaises(IsADirectoryError), room.errors(room.BUILD):
+            raise OSError(errno.EISDIR, "Is a directory", "x")
+
+
+if __name__ == "__main__":
+    unittest.main()
