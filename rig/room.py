@@ -37,7 +37,8 @@ def errors(where: Path) -> Iterator[None]:
 def explained(err: OSError, where: Path) -> Optional[RigError]:
     """What to do about an error of the file system that only the user can mend; None for others. `where` is what was
     written, for an error that does not name it."""
-    path = Path(os.fsdecode(err.filename)) if isinstance(err.filename, (str, bytes)) else where
+    named = err.filename2 or err.filename       # the second of two is what was written (a copy names its source first)
+    path = Path(os.fsdecode(named)) if isinstance(named, (str, bytes)) else where
     if err.errno in (errno.ENOSPC, errno.EDQUOT):
         return full(path)
     if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

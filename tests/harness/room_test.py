@@ -34,6 +34,10 @@ class Errors(unittest.TestCase):
                 self.assertRegex(self.error(number, in_cache, in_build), "downloads/x.*(?s:.*), or set XDG_CACHE_HOME to a directory")
                 self.assertRegex(self.error(number, None, in_cache), "or set XDG_CACHE_HOME to a directory")
 
+    def test_a_copy_fails_at_its_destination(self) -> None:
+        with self.assertRaisesRegex(RigError, "set RIG_BUILD"), room.errors(self.top):
+            raise OSError(errno.ENOSPC, "full", str(room.CACHE / "x"), None, str(room.BUILD / "x"))
+
     def test_a_directory_above(self) -> None:
         self.assertIn("XDG_CACHE_HOME", self.error(errno.EACCES, room.CACHE.parent, room.CACHE))
 
