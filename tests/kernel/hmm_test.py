@@ -5,11 +5,22 @@ from rig.testlib import Test, case
 PROGRAM = "/opt/hmm-p2p/selftests/mm/hmm-tests"
 
 
-@case(topology="plain", memory="4G", timeout=600)
-def selftest(t: Test) -> None:
+def run(t: Test, arguments: str) -> None:
+    """Run the program, or those of its cases that `arguments` say."""
     # What the program would otherwise skip: its huge page cases want some reserved. It opens the devices by these names.
     t.vm.run("echo 32 >/proc/sys/vm/nr_hugepages; modprobe test_hmm; ls /dev/hmm_dmirror0 /dev/hmm_dmirror1")
-    parser = t.guest_ktap(PROGRAM)
+    parser = t.guest_ktap(f"{PROGRAM} {arguments}")
     private = [r for r in parser.results if ".hmm_device_private." in r.name]
     t.check(private, "hmm-tests has device-private cases")
     t.vm.run("modprobe -r test_hmm")
+
+
+@case(topology="plain", memory="4G", timeout=600)
+def selftest(t: Test) -> None:
+    run(t, "-T benchmark_thp_migration")
+
+
+@case(topology="plain", memory="4G", timeout=1000, full=True)
+def benchmark(t: Test) -> None:
+    """It measures, and fails only for what the other cases find sooner: on the debug kernel it takes minutes."""
+    run(t, "-t benchmark_thp_migration")

@@ -8,6 +8,8 @@ MODULES = {"hmm_kunit": "hmm_p2p"}
 
 @case(topology="plain", timeout=60)
 def kunit(t: Test) -> None:
+    # Unless it is told to, KUnit neither has tests nor runs them.
+    t.vm.run("modprobe kunit enable=1 autorun=1")
     for module, suite in MODULES.items():
         t.vm.run(["modprobe", module])
         t.guest_ktap(f"cat /sys/kernel/debug/kunit/{suite}/results", timeout=20)
