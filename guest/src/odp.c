@@ -5,7 +5,7 @@
  * Link: -libverbs
  *
  *   odp transfer [OPTIONS] OPERATION...   the operations, one after the other, each on fresh memory
- *   odp race [OPTIONS] KIND SECONDS       WRITE and READ while something invalidates the memory all the time
+ *   odp race [OPTIONS] KIND ROUNDS        WRITE and READ while something invalidates the memory that often
  *   odp children COUNT                    fill and empty COUNT child regions of an implicit region
  *   odp absent                            READ of pages that were absent when a large region was registered
  *
@@ -27,7 +27,6 @@
 #include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
@@ -331,7 +330,7 @@ static void transfer(const char *operation)
  */
 static atomic_bool stop;
 static const char *race_kind;
-static unsigned long disturbed;
+static atomic_ulong disturbed;
 
 /* What the page may hold: what was written last or, if its memory is thrown away by `disturb`, zeros. */
 static void check_page(const uint32_t *page, uint32_t seed, bool may_be_zero)
@@ -406,10 +405,10 @@ static void *disturber(void *unused)
 	return unused;
 }
 
-static void race(unsigned int seconds)
+/* Goes on until there were `rounds` of invalidation, and a transfer for each of them, however long this takes. */
+static void race(unsigned long rounds)
 {
 	bool lossy = !strcmp(race_kind, "dontneed") || !strcmp(race_kind, "munmap");
-	struct timespec now, end;
 	unsigned long transfers = 0;
 	pthread_t thread;
 	uint32_t *page;
@@ -421,9 +420,7 @@ static void race(unsigned int seconds)
 	page = (uint32_t *)local;
 	if (pthread_create(&thread, NULL, disturber, NULL))
 		die("no thread");
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	end.tv_sec += seconds;
-	do {
+	while (disturbed < rounds || transfers < rounds) {
 		size_t where = transfers % (size / PAGE) * PAGE, i;
 		uint32_t seed = transfers + 1;
 		struct ibv_sge sge = element(page, PAGE, local_mr->lkey);
@@ -437,11 +434,11 @@ static void race(unsigned int seconds)
 		succeed(pair_send(&ends, &wr), "READ");
 		check_page(page, seed, lossy);
 		transfers++;
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec < end.tv_sec || (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec));
+	}
 	stop = true;
 	pthread_join(thread, NULL);
-	printf("race transfers %lu\nrace disturbed %lu\n", transfers, disturbed);
+	printf("race transfers %lu\nrace disturbed %lu\n", transfers,
+	       (unsigned long)disturbed);
 	show("race");
 	if (ibv_dereg_mr(target_mr))
 		die("cannot deregister");
@@ -547,7 +544,7 @@ int main(int argc, char **argv)
 		die("no simulated GPU with a PCI BAR");
 	if (!strcmp(command, "race") && optind + 1 < argc) {
 		race_kind = argv[optind];
-		race(atoi(argv[optind + 1]));
+		race(strtoul(argv[optind + 1], NULL, 0));
 		return 0;
 	}
 	if (strcmp(command, "transfer") || optind == argc)
