@@ -158,6 +158,9 @@ def _run(options: argparse.Namespace) -> int:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise RigError("there is no command to run", "rig run TOPOLOGY -- COMMAND [ARGUMENT...]")
+    if command == options.command and command[0].startswith("-"):
+        raise RigError(f"{command[0]} stands after the topology, where the command begins",
+                       "rig run [OPTION...] TOPOLOGY -- COMMAND [ARGUMENT...]")
     variant = options.kernel or "release"
     if not options.no_build:
         build(variant=variant)
