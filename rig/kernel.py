@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from . import compiler, paths, products, squashfs, tree
+from . import compiler, guest, paths, products, squashfs, tree
 from .git import git
 from .proc import run
 from .ui import RigError, say, step
@@ -35,6 +35,8 @@ class Variant:
 SELFTESTS = (("mm", "hmm-tests", ("vm_util.c", "hugepage_settings.c")),
              ("hmm", "hmm_p2p", ()))
 """The kernel's selftests that the guest gets: target, program, and the target's files that are linked to it."""
+PRELOADS = (("hmm", "odp_vram"),)
+"""Libraries among the selftests that programs of the guest are run with: target and name."""
 
 _COMMON = ("base", "rdma", "nouveau")
 # kmemleak takes half of a boot's time, and finds only what somebody asks it to scan for: such a test boots with kmemleak=on.
@@ -165,7 +167,7 @@ def _pack(variant: str, source: Path) -> None:
 
 
 def _selftests(variant: str, source: Path, out: Path) -> None:
-    """Compile the kernel's own tests that the guest runs, static, so that they do not depend on the guest's libc."""
+    """Compile the kernel's own tests that the guest runs: programs static, so that they do not depend on the guest's libc."""
     selftests = source / "tools" / "testing" / "selftests"
     for target, program, libraries in SELFTESTS:
         (out / target).mkdir(parents=True)
@@ -174,6 +176,11 @@ def _selftests(variant: str, source: Path, out: Path) -> None:
              "-o", out / target / program, selftests / target / f"{program}.c",
              *(selftests / target / library for library in libraries), "-lrt", "-lpthread", "-lm"],
             log=_log(variant), env=compiler.environment(), what=f"compiling selftest {target}/{program}")
+    for target, name in PRELOADS:
+        # These share a process with the guest's libraries, whose headers they need.
+        run([*guest.cross_compiler(), "-shared", "-fPIC", "-O2", "-Wall", "-D_GNU_SOURCE", "-Wl,--build-id=none",
+             "-o", out / target / f"{name}.so", selftests / target / f"{name}.c"],
+            log=_log(variant), env=compiler.environment(), what=f"compiling selftest {target}/{name}")
 
 
 def _make(variant: str, source: Path, *targets: str, on_line=None, env=None) -> None:
@@ -214,7 +221,7 @@ def _key(variant: str) -> str:
         source = tree.content_digest()
     fragments = [CONFIGS / f"{name}.config" for name in VARIANTS[variant].fragments]
     steps: tuple[Callable[..., None], ...] = (configure, _compile, _pack, _selftests, _make)
-    return products.digest(source, *fragments, MODULES, SELFTESTS, *map(inspect.getsource, steps), squashfs.recipe(),
+    return products.digest(source, *fragments, MODULES, SELFTESTS, PRELOADS, *map(inspect.getsource, steps), squashfs.recipe(),
                            compiler.identity())
 
 
