@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from typing import Iterator, Mapping, Optional
+from typing import Iterable, Iterator, Mapping, Optional, Sequence
 
 from .dialogue import Dialogue
 from .ui import RigError
@@ -79,6 +79,23 @@ class Vram:
                 if number not in found and self._map[at:at + PAGE] == page_of_pattern(seed, number):
                     found[number] = at
         return found
+
+    def where(self, pages: Sequence[bytes]) -> list[list[int]]:
+        """The addresses in VRAM of each of `pages`, which are whole pages of any content."""
+        wanted: dict[bytes, list[int]] = {}
+        for number, page in enumerate(pages):
+            wanted.setdefault(page[:8], []).append(number)
+        found: list[list[int]] = [[] for _ in pages]
+        for start, end in self._data():
+            for at in range(start, end, PAGE):
+                for number in wanted.get(self._map[at:at + 8], ()):
+                    if self._map[at:at + PAGE] == pages[number]:
+                        found[number].append(at)
+        return found
+
+    def read(self, addresses: Iterable[int]) -> bytes:
+        """The content of the pages at `addresses`, one behind the other."""
+        return b"".join(self._map[at:at + PAGE] for at in addresses)
 
     def _data(self) -> list[tuple[int, int]]:
         """The parts that were ever written."""

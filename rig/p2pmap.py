@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Asks a guest's kernel for the P2P mapping type of two of its devices, by the module guest/modules/p2pmap."""
+from typing import Sequence
+
 from . import pci
 from .pci import DEVICES
 from .vm import Vm
@@ -17,3 +19,15 @@ def ask(guest: Vm, provider: str, importer: str) -> tuple[str, int]:
     guest.write(f"{DEVICES}/{provider}/p2pmap/client", importer)
     mapping_type = guest.read(f"{DEVICES}/{provider}/p2pmap/type").decode().strip()
     return mapping_type, int(guest.read(f"{DEVICES}/{provider}/p2pmap/dma_address").decode(), 16)
+
+
+def types_of_bar(guest: Vm, provider: str, bar: int, importers: Sequence[str]) -> dict[str, str]:
+    """The mapping types for memory in a BAR of a device and DMA of others, by their roles. The provider must have no driver,
+    and has none afterwards; the importers must have theirs. Nobody may use the module meanwhile."""
+    guest.run(["modprobe", "p2pmap", f"bar={bar}"])
+    address = guest.pci_address(provider)
+    pci.bind(guest, "p2pmap", address)
+    types = {role: ask(guest, address, guest.pci_address(role))[0] for role in importers}
+    pci.release(guest, address)
+    guest.run(["rmmod", "p2pmap"])
+    return types

@@ -3,14 +3,16 @@
 import itertools
 from typing import Sequence
 
+from .agent import Operation
 from .testlib import Test
 from .vm import Vm
 
 DRIVERS = ("mlx5_ib", "ib_uverbs", "rdma_ucm")
-_PORTS = itertools.count(20000)
+ports = itertools.count(20000)
+"""TCP ports that nothing in a guest has used."""
 # perftest computes rates from the time stamp counter, which it compares with the clock before. On a busy host the two do
 # not fit; it then does all its traffic, says this instead of a rate, and exits with 1.
-_UNCALIBRATED = "Can't produce a report"
+UNCALIBRATED = "Can't produce a report"
 
 
 def load(vm: Vm) -> list[str]:
@@ -33,23 +35,28 @@ def device(vm: Vm, role: str) -> str:
     return vm.run(["ls", f"/sys/bus/pci/devices/{vm.pci_address(role)}/infiniband"]).stdout.strip()
 
 
+def wait_for_server(vm: Vm, server: Operation, port: int) -> None:
+    """Wait until a TCP port of the guest is listened to, or the server has ended."""
+    # State 0A is LISTEN.
+    listening = f"for i in 1 2 3 4 5; do grep -q ':{port:04X} .* 0A ' /proc/net/tcp /proc/net/tcp6 && exit; sleep 0.1; done; exit 1"
+    while vm.run(listening, check=False).status and not server.done:
+        pass
+
+
 def pair(t: Test, command: Sequence[str], server: str, client: str, timeout: float = 120) -> str:
     """Run both sides of an example of libibverbs or of perftest between two verbs devices, over TCP in the guest.
 
     Returns what is wrong, "" when both sides exit with 0; their output is noted when they do not.
     """
-    port = str(next(_PORTS))
+    port = str(next(ports))
     begun = t.vm.start([*command, "-d", server, "-p", port])
-    # State 0A is LISTEN. A server that has ended will never listen.
-    listening = f"for i in 1 2 3 4 5; do grep -q ':{int(port):04X} .* 0A ' /proc/net/tcp /proc/net/tcp6 && exit; sleep 0.1; done; exit 1"
-    while t.vm.run(listening, check=False).status and not begun.done:
-        pass
+    wait_for_server(t.vm, begun, int(port))
     done = t.vm.run([*command, "-d", client, "-p", port, "127.0.0.1"], timeout=timeout, check=False)
     if done.status:
         t.vm.kill(begun)
     t.vm.wait(begun, timeout)
     said = (begun.stdout + begun.stderr).decode(errors="replace")
-    if all(status == 0 or (status == 1 and _UNCALIBRATED in output)
+    if all(status == 0 or (status == 1 and UNCALIBRATED in output)
            for status, output in ((begun.status, said), (done.status, done.stdout + done.stderr))):
         return ""
     t.note(f"{' '.join(command)}: server, status {begun.status}:\n{said}\nclient, status {done.status}:\n{done.stdout}{done.stderr}")
