@@ -9,7 +9,7 @@ RIG := "$(CURDIR)/rig/rig"
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' "$(CURDIR)/Makefile" | expand -t 22
 
-demo: ## boot the patched kernel, show what it found, run the tests of the series
+demo: ## RDMA on GPU memory with perftest, peer to peer and not, and what the devices say about it
 	@$(RIG) demo
 
 test: ## everything that CI runs: checks, device tests, guest tests on the debug kernel

@@ -86,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-build", action="store_true", help="use what was built before")
 
     sub = verb("topologies", _topologies, "list the topologies that run and shell know")
-    verb("demo", _demo, "boot the patched kernel, show what it found, run the tests of the series")
+    sub = verb("demo", _demo, "RDMA on GPU memory with perftest, peer to peer and not, and what the devices say about it")
+    _kernel_option(sub)
     verb("check", _check, "the checks that need no guest: round trip, checkpatch, shellcheck, Python")
     sub = verb("clean", _clean, "delete build/ (refused while build/linux holds work that is not in linux/patches)")
     sub.add_argument("--cache", action="store_true", help="also the shared cache of downloads and compiled files")
@@ -191,8 +192,9 @@ def _topologies(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     from . import demo
-    build(variant=demo.KERNEL)
-    return demo.run()
+    variant = options.kernel or demo.KERNEL
+    build(variant=variant)
+    return demo.run(variant)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -1,70 +1,132 @@
 # SPDX-License-Identifier: GPL-2.0
-"""`make demo`: boot the patched kernel, show which devices it found and how they reach each other, run its HMM tests."""
-import re
-
-from . import images, ktap, p2pmap, runs, topology
+"""`make demo`: RDMA on GPU memory with the distribution's perftest, with and without the series' P2P, and what the devices
+say about it."""
+from . import gpu, images, p2pmap, perftest, rdma, runs, topology
+from .perftest import Run
 from .ui import say, step
 from .vm import Options, Vm, VmFailure
 
-TOPOLOGIES = ("switch", "host-bridge", "unreachable")
-HMM_TESTS = "/opt/hmm-p2p/selftests/mm/hmm-tests"
+TOPOLOGY = "switch:gpu+two-hcas"
 KERNEL = "release"
+SERVER, CLIENT = "importer", "remote"
+# Tool, size of the messages, number of them.
+BANDWIDTH = ("ib_write_bw", 1 << 20, 200)
+LATENCIES = (("ib_read_lat", 4096, 200), ("ib_send_lat", 4096, 200))
 
 
-def run() -> int:
-    """Run the demo on the release kernel, which must be built. Returns the exit status."""
+def run(kernel: str = KERNEL) -> int:
+    """Run the demo on a kernel variant, which must be built. Returns the exit status."""
     directory = runs.new_run_directory()
+    guest = Vm(topology.get(TOPOLOGY), images.artefacts(kernel), directory / "guest", Options(cmdline=gpu.CMDLINE))
     try:
-        for name in TOPOLOGIES:
-            guest = Vm(topology.get(name), images.artefacts(KERNEL), directory / name, Options(memory="4G"))
-            with guest:
-                if not _show(guest, name):
-                    return 1
-                if name == TOPOLOGIES[0] and not _hmm_tests(guest):
-                    return 1
-                guest.mark("end of the demo")
-                guest.check()
-                guest.shutdown()
+        with guest:
+            wrong = _demonstrate(guest)
+            guest.mark("end of the demo")
+            guest.check()
+            guest.shutdown()
     except VmFailure as failure:
         say(f"rig: {failure.kind}: {failure}")
         for line in failure.evidence[:20]:
             say("  | " + line)
         return 1
-    return 0
+    for line in wrong:
+        print(f"FAILED: {line}")
+    if not wrong:
+        print("\nAll of this is as it should be. Times and rates are the emulator's.")
+    return 1 if wrong else 0
 
 
-def _show(guest: Vm, name: str) -> bool:
-    with step(f"boot topology {name}"):
+def _demonstrate(guest: Vm) -> list[str]:
+    """Show everything; returns what is not as it should be."""
+    with step(f"boot topology {TOPOLOGY}"):
         guest.boot()
-    print(f"\n{name}: {guest.run('uname -sr').stdout.strip()}, booted in {guest.boot_seconds:.1f} s")
+    with step("load drivers"):
+        rdma.load(guest)
+        types = p2pmap.types_of_bar(guest, "gpu", 1, (SERVER, CLIENT))
+        node = gpu.bind(guest)
+    print(f"\n{guest.run('uname -sr').stdout.strip()}, booted in {guest.boot_seconds:.1f} s, with a GPU and two HCAs:\n")
     print(_indent(guest.run("lspci -tv").stdout))
-    provider, importer = guest.pci_address("provider"), guest.pci_address("importer")
-    p2pmap.bind(guest, provider, importer)
-    seen, address = p2pmap.ask(guest, provider, importer)
     expected = guest.topology.mapping_type
-    how = f"at {address:#x}" if address else "not at all"
-    print(f"  P2P mapping type of {provider}'s memory for {importer}: {seen} ({how}); expected: {expected}")
-    return seen == expected
+    wrong = [f"P2P mapping type of the GPU's BAR for {role}: expected {expected}, saw {seen}"
+             for role, seen in types.items() if seen != expected]
+
+    _title("ODP on GPU memory: the HCAs reach it peer to peer")
+    wrong += _measure(guest, node, types, BANDWIDTH, True, proof=True)
+    for latency in LATENCIES:
+        wrong += _measure(guest, node, types, latency, True)
+
+    _title("The same with P2P switched off (ib_core.odp_alias=0): what an HCA touches migrates to host memory")
+    guest.write(perftest.ALIAS_SWITCH, "N\n")
+    wrong += _measure(guest, node, {}, BANDWIDTH, False, proof=True)
+    return wrong
 
 
-def _hmm_tests(guest: Vm) -> bool:
-    guest.run("echo 32 >/proc/sys/vm/nr_hugepages; modprobe test_hmm")
-    parser = ktap.Parser()
-    with step("hmm-tests") as current:
-        done = guest.run(HMM_TESTS, check=False, timeout=600)
-        for line in done.stdout.splitlines():
-            parser.feed(line)
-        parser.finish()
-        count = {status: sum(r.status == status for r in parser.results) for status in (ktap.PASS, ktap.FAIL, ktap.SKIP)}
-        current.note = f"{count[ktap.PASS]} passed, {count[ktap.FAIL]} failed, {count[ktap.SKIP]} skipped"
-    print(f"\n  hmm-tests on device-private memory: {current.note}")
-    for result in parser.results:
-        if result.status == ktap.FAIL:
-            print(f"    not ok {result.name} {result.reason}")
-        elif re.search(r"huge_partial_access|snapshot_huge", result.name):
-            print(f"    {'ok' if result.status == ktap.PASS else 'skipped'} {result.name}")
-    return done.status == 0 and count[ktap.PASS] > 0 and not count[ktap.FAIL] and not parser.problems
+def _measure(guest: Vm, node: str, types: dict[str, str], what: tuple[str, int, int], p2p: bool, proof: bool = False) -> list[str]:
+    """Run a test of perftest, print what it says and the proof. Returns what is not as it should be."""
+    tool, size, iterations = what
+    with step(tool):
+        done = perftest.run(guest, tool, size, iterations, SERVER, CLIENT, node=node)
+    print(f"\n  $ LD_PRELOAD=odp_vram.so {' '.join(done.command)} -d {done.client.device} SERVER\n")
+    print(_indent(_table(done.client.output)))
+    if proof:
+        print()
+        print(_indent(_proof(done, types)))
+    else:
+        print(_indent(_summary(done)))
+    return [f"{tool}: {line}" for line in (done.against_p2p() if p2p else done.against_host())]
+
+
+def _table(output: str) -> str:
+    """perftest's own table: what follows its list of settings and addresses."""
+    lines = output.splitlines()
+    heads = [number for number, line in enumerate(lines) if line.lstrip().startswith("#bytes")]
+    return "\n".join(line for line in lines[heads[0]:] if not line.startswith("---")) if heads else output.strip()
+
+
+def _proof(run_: Run, types: dict[str, str]) -> str:
+    def row(name: str, server: object, client: object) -> str:
+        return f"{name:<46} {server!s:>16} {client!s:>16}"
+
+    def both(name: str, *counters: str) -> str:
+        return row(name, *(sum(end.moved[counter] for counter in counters) for end in run_.ends))
+
+    def region(name: str, counter: str) -> str:
+        return row(name, *(end.region.get(counter, "-") for end in run_.ends))
+
+    def pages(when: int) -> list[str]:
+        return [f"{end.resident[when]} of {end.pages}" for end in run_.ends]
+
+    lines = [row("", f"server ({run_.server.device})", f"client ({run_.client.device})"),
+             "told by the device models, for the time of the traffic:",
+             both("  payload that the HCA moved from or to VRAM", "data-read-peer-bytes", "data-write-peer-bytes"),
+             both("  payload that it moved from or to host memory", "data-read-host-bytes", "data-write-host-bytes"),
+             both("  page faults that it raised", "page-faults"),
+             row("  copies by the GPU, bytes to host memory", run_.copies["ce-launches"], run_.copies["ce-bytes-d2h"]),
+             "told by the guest's kernel:"]
+    if types:
+        lines.append(row("  P2P mapping type", *(types[end.role] for end in run_.ends)))
+    lines += [row("  pages of the buffer in VRAM before the traffic", *pages(0)),
+              row("  after the traffic", *pages(1)),
+              region("  pages mapped as aliases", "alias_pages"),
+              "read by the host from VRAM, where the buffer of the server was:"]
+    for sent, found, before in run_.arrived():
+        lines.append(f"  CRC-32 before the traffic {perftest.checksum(before)}, after it {perftest.checksum(found)}, "
+                     f"of what the client sent {perftest.checksum(sent)}")
+    return "\n".join(lines)
+
+
+def _summary(run_: Run) -> str:
+    """The proof in one line, for a test whose message goes from VRAM to VRAM."""
+    vram, host = (sum(end.moved[f"data-{direction}-{place}-bytes"] for end in run_.ends for direction in ("read", "write"))
+                  for place in ("peer", "host"))
+    crcs = ", ".join(f"{perftest.checksum(found)} ({'as' if found == sent else 'NOT as'} sent)" for sent, found, _ in run_.arrived())
+    return (f"\nboth HCAs: {vram} bytes of payload from or to VRAM, {host} from or to host memory; copies by the GPU: "
+            f"{run_.copies['ce-launches']}; CRC-32 in VRAM: {crcs}")
+
+
+def _title(text: str) -> None:
+    print(f"\n{text}\n{'=' * len(text)}")
 
 
 def _indent(text: str) -> str:
-    return "\n".join("  " + line for line in text.rstrip().splitlines())
+    return "\n".join("  " + line for line in text.rstrip("\n").splitlines())
