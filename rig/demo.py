@@ -30,9 +30,9 @@ def run(kernel: str = KERNEL) -> int:
             say("  | " + line)
         return 1
     for line in wrong:
-        print(f"FAILED: {line}")
+        _show(f"FAILED: {line}")
     if not wrong:
-        print("\nAll of this is as it should be. Times and rates are the emulator's.")
+        _show("\nAll of this is as it should be. Times and rates are the emulator's.")
     return 1 if wrong else 0
 
 
@@ -44,8 +44,8 @@ def _demonstrate(guest: Vm) -> list[str]:
         rdma.load(guest)
         types = p2pmap.types_of_bar(guest, "gpu", 1, (SERVER, CLIENT))
         node = gpu.bind(guest)
-    print(f"\n{guest.run('uname -sr').stdout.strip()}, booted in {guest.boot_seconds:.1f} s, with a GPU and two HCAs:\n")
-    print(_indent(guest.run("lspci -tv").stdout))
+    _show(f"\n{guest.run('uname -sr').stdout.strip()}, booted in {guest.boot_seconds:.1f} s, with a GPU and two HCAs:\n")
+    _show(_indent(guest.run("lspci -tv").stdout))
     expected = guest.topology.mapping_type
     wrong = [f"P2P mapping type of the GPU's BAR for {role}: expected {expected}, saw {seen}"
              for role, seen in types.items() if seen != expected]
@@ -66,13 +66,13 @@ def _measure(guest: Vm, node: str, types: dict[str, str], what: tuple[str, int, 
     tool, size, iterations = what
     with step(tool):
         done = perftest.run(guest, tool, size, iterations, SERVER, CLIENT, node=node)
-    print(f"\n  $ LD_PRELOAD=odp_vram.so {' '.join(done.command)} -d {done.client.device} SERVER\n")
-    print(_indent(_table(done.client.output)))
+    _show(f"\n  $ LD_PRELOAD=odp_vram.so {' '.join(done.command)} --payload_file_path=FILE -d {done.client.device} SERVER\n")
+    _show(_indent(_table(done.client.output)))
     if proof:
-        print()
-        print(_indent(_proof(done, types)))
+        _show()
+        _show(_indent(_proof(done, types)))
     else:
-        print(_indent(_summary(done)))
+        _show(_indent(_summary(done)))
     return [f"{tool}: {line}" for line in (done.against_p2p() if p2p else done.against_host())]
 
 
@@ -124,8 +124,13 @@ def _summary(run_: Run) -> str:
             f"{run_.copies['ce-launches']}; CRC-32 in VRAM: {crcs}")
 
 
+def _show(text: str = "") -> None:
+    """Print in the right order with the steps, which go to stderr."""
+    print(text, flush=True)
+
+
 def _title(text: str) -> None:
-    print(f"\n{text}\n{'=' * len(text)}")
+    _show(f"\n{text}\n{'=' * len(text)}")
 
 
 def _indent(text: str) -> str:
