@@ -24,7 +24,8 @@ HCA_COUNTERS = ("data-read-host-bytes", "data-read-peer-bytes", "data-write-host
                 "data-routed-bytes", "page-faults", "dma-errors")
 GPU_COUNTERS = ("ce-launches", "ce-bytes-h2d", "ce-bytes-d2h", "ce-errors", "bar1-faults")
 
-_PAYLOAD_WORDS = 1021  # a period that no two of the first thousand pages begin in at the same place
+# perftest repeats what it is given over the buffer. A period of so many words makes as many pages differ from each other.
+_PAYLOAD_WORDS = (1021, 4099)
 _ODP_LINE = re.compile(r"odp_vram: (\w+): 0x[0-9a-f]+-0x[0-9a-f]+: (\d+) of (\d+) pages in VRAM")
 
 
@@ -169,10 +170,11 @@ def checksum(content: bytes) -> str:
 class _Side:
     """A running program, and what is read from it and its HCA."""
 
-    def __init__(self, guest: Vm, role: str, command: Sequence[str], directory: str, node: str) -> None:
+    def __init__(self, guest: Vm, role: str, command: Sequence[str], directory: str, node: str, size: int) -> None:
         self.guest, self.directory = guest, directory
         self.end = End(role, rdma.device(guest, role))
-        words = (f"0x{(next(gpu.seeds) * 0x9e3779b1 + index * 0x85ebca6b) & 0xffffffff:08x}" for index in range(_PAYLOAD_WORDS))
+        seed, count = next(gpu.seeds) * 0x9e3779b1, next(count for count in _PAYLOAD_WORDS if count * PAGE >= 2 * size)
+        words = (f"0x{(seed + index * 0x85ebca6b) & 0xffffffff:08x}" for index in range(count))
         guest.run(["mkdir", directory])
         guest.run(["mkfifo", f"{directory}.hold"])
         guest.write(f"{directory}.payload", ",".join(words))
@@ -208,8 +210,8 @@ class _Side:
 
 def run(guest: Vm, tool: str, size: int, iterations: int, server: str, client: str, *options: str, node: str,
         timeout: float = 120) -> Run:
-    """Run one of TOOLS, with messages of `size` bytes, between two HCAs, given by their roles, whose drivers are loaded, with
-    the buffers in the memory of the GPU that has the render node `node`.
+    """Run one of TOOLS between two HCAs, given by their roles, whose drivers are loaded, with messages of `size` bytes (4 KiB to
+    8 MiB), and the buffers in the memory of the GPU that has the render node `node`.
 
     Raises NotInVram, RigError when a program fails, and every VmFailure.
     """
@@ -222,9 +224,9 @@ def run(guest: Vm, tool: str, size: int, iterations: int, server: str, client: s
     before = {role: Counters(guest, role, HCA_COUNTERS) for role in (server, client)}
     copies = Counters(guest, "gpu", GPU_COUNTERS)
     try:
-        sides.append(_Side(guest, server, [*command, "-p", str(port)], f"{directory}/server", node))
+        sides.append(_Side(guest, server, [*command, "-p", str(port)], f"{directory}/server", node, size))
         rdma.wait_for_server(guest, sides[0].operation, port)
-        sides.append(_Side(guest, client, [*command, "-p", str(port), "127.0.0.1"], f"{directory}/client", node))
+        sides.append(_Side(guest, client, [*command, "-p", str(port), "127.0.0.1"], f"{directory}/client", node, size))
         result = Run(command, size, iterations, sides[0].end, sides[1].end, {}, {})
 
         _until(sides, "RTR", timeout)
