@@ -697,6 +697,26 @@ static void test_channel(void)
     gpu_stop(g);
 }
 
+/* A lost non-stalling interrupt is lost, and the next one is not. */
+static void test_drop_nonstall(void)
+{
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+
+    set(g, "drop-nonstall", 1);
+    for (uint32_t i = 0; i < 2; i++) {
+        push_sem(g, &p, V_SEM, 0xb000 + i, 2);
+        push(g, &p, INC(0, 0x20, 1));
+        push(g, &p, 0);
+        kick(g, &p);
+        g_assert_cmphex(v_ldl(g, V_SEM), ==, 0xb000 + i);
+        g_assert_cmphex(rd(g, PFIFO_INTR), ==, i ? PFIFO_INTR_NONSTALL : 0);
+        g_assert_cmpuint(counter(g, "nonstall-irqs"), ==, i);
+        g_assert_cmpuint(counter(g, "drop-nonstall"), ==, 0);
+    }
+    gpu_stop(g);
+}
+
 static void push_copy(Gpu *g, Push *p, uint64_t src, uint64_t dst,
                       uint32_t pitch_in, uint32_t pitch_out, uint32_t length,
                       uint32_t count, uint32_t launch)
@@ -797,6 +817,51 @@ static void test_copy(void)
     gpu_stop(g);
 }
 
+/*
+ * System memory may be the GPU's own BAR1, and so the VRAM of the other side.
+ * Here two windows follow each other that are not neighbours in VRAM: the
+ * copy is right if all of the source was read before any of it was written.
+ */
+static void test_copy_own_bar(void)
+{
+    static const struct {
+        const char *name;
+        uint64_t src, dst;
+        uint64_t src_vram[2], dst_vram[2];  /* of the first half, the second */
+        uint32_t src_mode, dst_mode;
+    } cases[] = {
+        { "from BAR1", BAR1 + 0x5ff800, 0x7ffc00,
+          { 0x5ff800, 0x800000 }, { 0x7ffc00, 0x800400 }, 1, 0 },
+        { "to BAR1", 0x5ff400, BAR1 + 0x5ff800,
+          { 0x5ff400, 0x5ffc00 }, { 0x5ff800, 0x800000 }, 0, 2 },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        Gpu *g = gpu_start("");
+        Push p = make_channel(g);
+        uint8_t want[0x1000];
+
+        g_test_message("%s", cases[i].name);
+        set_large(g, 2, PTE(0x400000));
+        set_large(g, 3, PTE(0x800000));
+        invalidate(g, V_PD3);
+        g_assert_cmpuint(counter(g, "bar1-window-count"), ==, 2);
+        pattern(g->vram + 0x400000, 0x600000, 3);
+        memcpy(want, g->vram + cases[i].src_vram[0], 0x800);
+        memcpy(want + 0x800, g->vram + cases[i].src_vram[1], 0x800);
+
+        push(g, &p, IMM(CE_SUBCH, 0x260, cases[i].src_mode));
+        push(g, &p, IMM(CE_SUBCH, 0x264, cases[i].dst_mode));
+        push_copy(g, &p, cases[i].src, cases[i].dst, 0, 0, sizeof(want), 0,
+                  L_COPY | L_SRC_PHYS | L_DST_PHYS);
+        kick(g, &p);
+        g_assert_cmpuint(counter(g, "ce-errors"), ==, 0);
+        g_assert(!memcmp(g->vram + cases[i].dst_vram[0], want, 0x800));
+        g_assert(!memcmp(g->vram + cases[i].dst_vram[1], want + 0x800, 0x800));
+        gpu_stop(g);
+    }
+}
+
 /* A delayed copy has no effect before its time, nor has what follows it. */
 static void test_copy_delay(void)
 {
@@ -818,6 +883,39 @@ static void test_copy_delay(void)
     g_assert_cmphex(v_ldl(g, V_DATA + 0x100), ==, 0xd0d0d0d0);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x5005);
     g_assert_cmphex(rd(g, PFIFO_PREEMPT), ==, 0);
+    gpu_stop(g);
+}
+
+/* A channel that is rebound takes its copy along, and all that it waited for. */
+static void test_copy_rebound(void)
+{
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+    uint32_t put;
+
+    set(g, "copy-delay-us", 100);
+    v_stl(g, V_DATA, 0xe0e0e0e0);
+    push_copy(g, &p, V_DATA, V_DATA + 0x100, 0, 0, 4, 0,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    kick(g, &p);
+    step(g, 50 * 1000);
+    wr(g, CCSR_INST, 0);
+    wr(g, CCSR_INST, 1u << 31 | V_INST >> 12);
+    g_assert_cmphex(rd(g, PFIFO_PREEMPT), ==, 0);
+    g_assert_cmpuint(counter(g, "guest-errors"), ==, 1);
+
+    /* Work without a doorbell: nobody looks for it when the delay is over. */
+    push_sem(g, &p, V_SEM, 0xa00a, 2);
+    put = v_ldl(g, V_USERD + 0x8c);
+    v_stl(g, V_GPFIFO + put * 8, p.at);
+    v_stl(g, V_GPFIFO + put * 8 + 4, p.words << 10);
+    v_stl(g, V_USERD + 0x8c, put + 1);
+    step(g, 200 * 1000);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x100), ==, 0);
+    set_put(g, 0, put + 1);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0xa00a);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x100), ==, 0);
     gpu_stop(g);
 }
 
@@ -1050,10 +1148,13 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/mmu/walk-without-tlb", test_walk_no_tlb);
     qtest_add_func("gp100/bar1/windows", test_windows);
     qtest_add_func("gp100/channel/run", test_channel);
+    qtest_add_func("gp100/channel/drop-nonstall", test_drop_nonstall);
     qtest_add_func("gp100/channel/bad-methods", test_bad_methods);
     qtest_add_func("gp100/channel/bad-setup", test_bad_setup);
     qtest_add_func("gp100/copy/data", test_copy);
+    qtest_add_func("gp100/copy/own-bar", test_copy_own_bar);
     qtest_add_func("gp100/copy/delay", test_copy_delay);
+    qtest_add_func("gp100/copy/rebound", test_copy_rebound);
     qtest_add_func("gp100/copy/errors", test_copy_errors);
     qtest_add_func("gp100/copy/endless", test_copy_endless);
     qtest_add_func("gp100/random", test_random);

@@ -12,6 +12,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/range.h"
 #include "gp100.h"
 #include "trace.h"
 
@@ -130,6 +131,44 @@ static GP100FaultType side_resolve(GP100State *s, const GP100CopySide *side,
     return GP100_FAULT_NONE;
 }
 
+/*
+ * Is any of @n bytes of system memory at @addr the same memory as VRAM at
+ * @vram?  It may be where the address is in this GPU's own BAR1.
+ */
+static bool sys_is_vram(GP100State *s, uint64_t addr, uint64_t vram,
+                        uint64_t n, bool write)
+{
+    AddressSpace *as = pci_get_address_space(PCI_DEVICE(s));
+
+    RCU_READ_LOCK_GUARD();
+    for (uint64_t left = n; left;) {
+        hwaddr at, len = left;
+        MemoryRegion *mr = address_space_translate(as, addr, &at, &len, write,
+                                                   MEMTXATTRS_UNSPECIFIED);
+
+        if (mr == s->vram_mr && ranges_overlap(at, len, vram, n)) {
+            return true;
+        }
+        addr += len;
+        left -= len;
+    }
+    return false;
+}
+
+/*
+ * Can @x be the buffer from or to which @n bytes of @other go?  Not if they
+ * overlap: DMA is carried out in pieces, and no piece is a memmove().
+ */
+static bool is_buffer(GP100State *s, const GP100Xlat *x,
+                      const GP100Xlat *other, uint64_t n, bool write)
+{
+    bool sys = other->aper == GP100_APER_SYS_COH ||
+               other->aper == GP100_APER_SYS_NCOH;
+
+    return x->aper == GP100_APER_VRAM &&
+           !(sys && sys_is_vram(s, other->addr, x->addr, n, write));
+}
+
 /* Is @x an address of VRAM that does not exist? */
 static bool vram_missing(GP100State *s, const GP100Xlat *x, uint64_t n)
 {
@@ -174,10 +213,10 @@ static uint64_t copy_chunk(GP100State *s, uint64_t max)
     }
     n = MIN(max, MIN(src.left, dst.left));
 
-    if (dst.aper == GP100_APER_VRAM) {
+    if (is_buffer(s, &dst, &src, n, false)) {
         p = gp100_vram(s, dst.addr, n);
         ok = p && gp100_phys_read(s, src.aper, src.addr, p, n);
-    } else if (src.aper == GP100_APER_VRAM) {
+    } else if (is_buffer(s, &src, &dst, n, true)) {
         p = gp100_vram(s, src.addr, n);
         ok = p && gp100_phys_write(s, dst.aper, dst.addr, p, n);
     } else {
@@ -461,6 +500,13 @@ bool gp100_ce_method(GP100State *s, unsigned chid, uint32_t mthd,
     return false;
 }
 
+void gp100_ce_abort(GP100State *s)
+{
+    s->ce.busy = false;
+    s->ce.delayed = false;
+    timer_del(s->ce.delay);
+}
+
 void gp100_ce_realize(GP100State *s)
 {
     s->ce.delay = timer_new_ns(QEMU_CLOCK_VIRTUAL, ce_delay_expired, s);
@@ -480,8 +526,7 @@ static void ce_intr_write(GP100State *s, unsigned i, uint32_t val)
 
 static void ce_reset(GP100State *s)
 {
-    s->ce.busy = false;
-    timer_del(s->ce.delay);
+    gp100_ce_abort(s);
     gp100_fifo_kick_later(s);
 }
 

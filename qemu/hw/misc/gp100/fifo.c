@@ -244,7 +244,7 @@ static void ccsr_inst_write(GP100State *s, unsigned chid, uint32_t val)
     trace_gp100_channel_bind(chid, val);
     if (s->ce.busy && s->ce.chid == chid) {
         gp100_guest_error(s, "channel %u rebound during a copy", chid);
-        s->ce.busy = false;
+        gp100_ce_abort(s);
     }
     channel_save(s, chid);
     ch->inst = val;
@@ -281,10 +281,9 @@ static void fifo_reset(GP100State *s)
     memset(f->chan, 0, sizeof(f->chan));
     f->runlist_len = 0;
     f->next = 0;
-    s->ce.busy = false;
+    gp100_ce_abort(s);
     qemu_bh_cancel(f->bh);
     timer_del(f->retry);
-    timer_del(s->ce.delay);
     gp100_bar1_update_windows(s, UINT64_MAX);
 }
 

@@ -443,5 +443,7 @@ bool gp100_ce_method(GP100State *s, unsigned chid, uint32_t mthd,
                      uint32_t data);
 /* Proceed with the current launch until it is done or @budget is used up. */
 void gp100_ce_step(GP100State *s, GP100Budget *budget);
+/* Forget the current launch, if any: it has no further effect. */
+void gp100_ce_abort(GP100State *s);
 
 #endif
