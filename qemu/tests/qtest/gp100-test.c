@@ -1121,8 +1121,10 @@ static void test_reset(void)
     Push p = make_channel(g);
 
     wr(g, PMC_INTR_EN_SET, UINT32_MAX);
+    v_stl(g, V_DATA, 0xf0f0f0f0);
     qtest_system_reset(g->qts);
     gpu_enable(g);
+    g_assert_cmphex(v_ldl(g, V_DATA), ==, 0xf0f0f0f0);
     g_assert_cmphex(rd(g, PMC_INTR_EN), ==, 0);
     g_assert_cmphex(rd(g, CCSR_CHANNEL), ==, 0);
     g_assert_cmphex(rd(g, PBUS_BAR1_BLOCK), ==, 0);
@@ -1133,6 +1135,29 @@ static void test_reset(void)
     push_sem(g, &p, V_SEM, 0x9009, 2);
     kick(g, &p);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x9009);
+    gpu_stop(g);
+}
+
+/* A machine that sleeps takes VRAM's power, too. */
+static void test_sleep(void)
+{
+    Gpu *g = gpu_start("");
+    const unsigned lpc = 31 << 3, pm_base = 0x600;
+
+    qtest_outl(g->qts, 0xcf8, 0x80000000u | lpc << 8 | 0x40);
+    qtest_outl(g->qts, 0xcfc, pm_base);
+    qtest_outl(g->qts, 0xcf8, 0x80000000u | lpc << 8 | 0x44);
+    qtest_outb(g->qts, 0xcfc, 0x80);                    /* ACPI_EN */
+    wr(g, PMC_INTR_EN_SET, UINT32_MAX);
+    v_stl(g, V_DATA, 0xf0f0f0f0);
+    qtest_outw(g->qts, pm_base + 4, 1 << 13 | 1 << 10); /* SLP_EN, S3 */
+    qtest_qmp_eventwait(g->qts, "SUSPEND");
+    g_assert_cmphex(v_ldl(g, V_DATA), ==, 0xf0f0f0f0);
+    qtest_qmp_assert_success(g->qts, "{'execute': 'system_wakeup'}");
+    qtest_qmp_eventwait(g->qts, "WAKEUP");
+    g_assert_cmphex(v_ldl(g, V_DATA), ==, 0);
+    gpu_enable(g);
+    g_assert_cmphex(rd(g, PMC_INTR_EN), ==, 0);
     gpu_stop(g);
 }
 
@@ -1159,5 +1184,6 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/copy/endless", test_copy_endless);
     qtest_add_func("gp100/random", test_random);
     qtest_add_func("gp100/reset", test_reset);
+    qtest_add_func("gp100/sleep", test_sleep);
     return g_test_run();
 }

@@ -9,6 +9,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/units.h"
+#include "exec/cpu-common.h"
 #include "gp100.h"
 #include "trace.h"
 
@@ -85,6 +86,15 @@ void gp100_fb_realize(GP100State *s)
 {
     s->vram = memory_region_get_ram_ptr(s->vram_mr);
     s->vram_size = memory_region_size(s->vram_mr);
+}
+
+void gp100_fb_power_cycle(GP100State *s)
+{
+    /* Unused pages of the host stay unused; not every backend can do that. */
+    if (ram_block_discard_range(s->vram_mr->ram_block, 0, s->vram_size)) {
+        memset(s->vram, 0, s->vram_size);
+    }
+    memory_region_set_dirty(s->vram_mr, 0, s->vram_size);
 }
 
 static uint32_t fbpa_mem_read(GP100State *s, unsigned i)

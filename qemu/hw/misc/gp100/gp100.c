@@ -194,12 +194,18 @@ static void gp100_exit(PCIDevice *dev)
     }
 }
 
-/* Also function level reset.  VRAM keeps its contents, as on hardware. */
-static void gp100_reset(DeviceState *dev)
+/*
+ * VRAM keeps its contents, as on hardware, except in a machine that slept: in
+ * S3 slots have no power, and a driver that left something in VRAM lost it.
+ */
+static void gp100_reset_hold(Object *obj, ResetType type)
 {
-    GP100State *s = GP100(dev);
+    GP100State *s = GP100(obj);
 
-    trace_gp100_reset();
+    trace_gp100_reset(type);
+    if (type == RESET_TYPE_WAKEUP) {
+        gp100_fb_power_cycle(s);
+    }
     gp100_pri_reset(s);
     gp100_bar_reset(s);
     gp100_irq_update(s);
@@ -242,6 +248,7 @@ static void gp100_class_init(ObjectClass *klass, void *data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
     PCIDeviceClass *pc = PCI_DEVICE_CLASS(klass);
+    ResettableClass *rc = RESETTABLE_CLASS(klass);
 
     gp100_pri_init_index();
     pc->realize = gp100_realize;
@@ -252,7 +259,7 @@ static void gp100_class_init(ObjectClass *klass, void *data)
     pc->class_id = PCI_CLASS_DISPLAY_3D;
     dc->desc = "NVIDIA Pascal GPU (GP100): MMU, channels and a copy engine";
     dc->vmsd = &gp100_vmstate;
-    device_class_set_legacy_reset(dc, gp100_reset);
+    rc->phases.hold = gp100_reset_hold;
     device_class_set_props(dc, gp100_properties);
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
 }

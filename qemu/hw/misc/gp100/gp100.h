@@ -348,6 +348,8 @@ bool gp100_phys_read(GP100State *s, GP100Aperture aper, uint64_t addr,
 bool gp100_phys_write(GP100State *s, GP100Aperture aper, uint64_t addr,
                       const void *buf, uint64_t len);
 void gp100_fb_realize(GP100State *s);
+/* Lose what is in VRAM: it reads as 0. */
+void gp100_fb_power_cycle(GP100State *s);
 
 /* mmu.c */
 
