@@ -168,6 +168,7 @@ class Vm:
         self._changed = threading.Condition()
         self._ending = False
         self._agent_open = False
+        self._asleep = False
         self._suspect: Optional[tuple[float, VmFailure]] = None
         self._shutdown_reason = ""
         self._events: collections.deque[tuple[str, dict]] = collections.deque(maxlen=1000)
@@ -362,6 +363,33 @@ class Vm:
 
         if not self._wait(on_console, MARK_SECONDS * TIMEOUT_FACTOR):
             self._hung(CommandHung("a message to the kernel log did not appear on the console", self.console.path))
+
+    def suspend(self, level: str = "none", timeout: float = 120) -> None:
+        """Suspend the guest to RAM, and resume it.
+
+        `level` is a word of the kernel's /sys/power/pm_test ("devices", "core" ...), with which it resumes by itself from
+        there, or "none": then it sleeps (ACPI S3, which resets QEMU's devices) and is woken. Needs a kernel with PM_DEBUG for
+        all but "none". Raises CommandFailed if the guest refuses.
+        """
+        if level != "none":
+            self.write("/sys/power/pm_test", level)
+            self.write("/sys/module/suspend/parameters/pm_test_delay", "1")
+        slept = len(self.events("SUSPEND"))
+        with self._changed:
+            self._asleep = True
+        try:
+            operation = self.start("echo mem >/sys/power/state")
+            if level == "none":
+                self.wait_until(lambda: operation.done or len(self.events("SUSPEND")) > slept, "the guest does not sleep",
+                                timeout)
+                if not operation.done:
+                    self.qmp("system_wakeup")
+            self.wait(operation, timeout)
+        finally:
+            with self._changed:
+                self._asleep = False
+        if operation.status:
+            raise CommandFailed(Completed(operation.title, operation.status, "", operation.stderr.decode(errors="replace"), 0))
 
     # Health -----------------------------------------------------------------------------------------------------
 
@@ -655,7 +683,7 @@ class Vm:
             if data["open"] and not self._agent_open:
                 self._agent_open = True
                 self._agent.greet()
-            elif not data["open"] and self._agent_open and not self._ending and not self._suspect:
+            elif not data["open"] and self._agent_open and not (self._ending or self._suspect or self._asleep):
                 # The machine may be about to panic or power off, which would be the better explanation.
                 self._suspect = (time.monotonic() + SETTLE_SECONDS, AgentLost(
                     "the connection to the guest was lost: its agent closed the port, while the guest goes on",

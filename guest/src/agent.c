@@ -12,8 +12,8 @@
  *	bytes 12-15	length of the payload, at most 64 KiB
  *
  * A header that breaks these rules is reported once, and the agent looks for the next magic. One thread, one poll loop:
- * nothing here may block except waiting in poll(). When the host closes the port every command is killed and the agent
- * waits for the next host.
+ * nothing here may block except waiting in poll(). When the port hangs up, what was begun goes on, and what the host has
+ * to know waits for it: the guest may have slept. A HELLO is that of a new host, and every command of the last is killed.
  *
  * Usage: agent [--fd N]	N: talk on an open stream socket instead of the virtio-serial port, and end with it
  */
@@ -655,19 +655,19 @@ static void handle_input(void)
 
 /* The port ------------------------------------------------------------------------------------------------------ */
 
-/* The device node of our virtio-serial port, from sysfs (there is no udev). False: not there (yet). */
-static bool find_port(char *path, size_t size)
+/* The name of our virtio-serial port in /dev and in sysfs (there is no udev). False: not there (yet). */
+static bool find_port(char *name, size_t size)
 {
 	DIR *dir = opendir("/sys/class/virtio-ports");
 	struct dirent *entry;
 	bool found = false;
 
 	while (dir && !found && (entry = readdir(dir))) {
-		char name[512], text[64] = "";
+		char path[512], text[64] = "";
 		int fd;
 
-		snprintf(name, sizeof(name), "/sys/class/virtio-ports/%s/name", entry->d_name);
-		fd = open(name, O_RDONLY | O_CLOEXEC);
+		snprintf(path, sizeof(path), "/sys/class/virtio-ports/%s/name", entry->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (fd < 0)
 			continue;
 		if (read(fd, text, sizeof(text) - 1) > 0) {
@@ -675,7 +675,7 @@ static bool find_port(char *path, size_t size)
 			found = !strcmp(text, PORT_NAME);
 		}
 		close(fd);
-		snprintf(path, size, "/dev/%s", entry->d_name);
+		snprintf(name, size, "%s", entry->d_name);
 	}
 	if (dir)
 		closedir(dir);
@@ -687,12 +687,13 @@ static int open_port(void)
 {
 	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
 	int events = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT), fd;
-	char path[512], event[8192];
+	char name[256], path[512], event[8192];
 
 	if (events < 0 || bind(events, (struct sockaddr *)&address, sizeof(address)) < 0)
 		die("cannot listen for kernel events");
 	for (;;) {
-		if (find_port(path, sizeof(path))) {
+		if (find_port(name, sizeof(name))) {
+			snprintf(path, sizeof(path), "/dev/%s", name);
 			fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 			if (fd >= 0)
 				break;
@@ -709,13 +710,39 @@ static int open_port(void)
 	return fd;
 }
 
-/* The host went away. */
-static void disconnect(void)
+static void write_file(const char *path, const char *text)
 {
-	drop_all_jobs();
-	buffer_drop(&rx, buffer_used(&rx));
-	buffer_drop(&tx, buffer_used(&tx));
-	desynchronised = false;
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		die(path);
+	close(fd);
+}
+
+/*
+ * The port hung up: the host is gone, or the guest slept. For sleep the driver forgets that a host is there
+ * (virtcons_freeze()), and when it asks QEMU again it has no buffer yet for the answer, which is lost
+ * (virtcons_restore(), send_control_msg() in virtio-serial-bus.c). A driver that is bound anew does not make that mistake.
+ */
+static void renew_port(void)
+{
+	char name[256], link[512], device[512], *slash;
+	ssize_t length;
+
+	if (!find_port(name, sizeof(name))) {
+		errno = ENODEV;
+		die("the port");
+	}
+	close_fd(&port);
+	snprintf(link, sizeof(link), "/sys/class/virtio-ports/%s/device", name);
+	length = readlink(link, device, sizeof(device) - 1);
+	if (length < 0)
+		die(link);
+	device[length] = 0;
+	slash = strrchr(device, '/');
+	write_file("/sys/bus/virtio/drivers/virtio_console/unbind", slash ? slash + 1 : device);
+	write_file("/sys/bus/virtio/drivers/virtio_console/bind", slash ? slash + 1 : device);
+	port = open_port();
 }
 
 /* Returns false when the host closed the port. */
@@ -797,10 +824,12 @@ static void serve(int signals, bool one_host)
 				alive = read_port();
 			else if (got & (POLLHUP | POLLERR))
 				alive = false;
+			if (!alive && one_host) {
+				drop_all_jobs();
+				return;
+			}
 			if (!alive) {
-				disconnect();
-				if (one_host)
-					return;
+				renew_port();
 				connected = port_has_host();
 			}
 		}
