@@ -57,7 +57,31 @@ typedef enum Route {
     ROUTE_ATS,
 } Route;
 
-/* The first run of a request that lies in one region of one address space */
+/*
+ * A piece of RAM, of the machine or in a BAR, that a request reached.
+ *
+ * To find out where a request goes takes longer than to copy a page.  The
+ * answer is the same for every address of the piece, until the memory map or
+ * the ACS of a port changes; then all pieces are dropped.
+ */
+struct P2PDmaPiece {
+    uint64_t start;
+    uint64_t len;           /* 0: no piece */
+    bool bus;               /* untranslated bus addresses, not physical ones */
+    Route route;            /* of bus addresses */
+    AddressSpace *as;
+    P2PDmaTarget target;
+    MemoryRegionCache ram;
+};
+
+#define PIECES          16
+#define PIECE_MAX_BYTES (1ULL << 48)
+
+/*
+ * The first run of a request that lies in one region of one address space.
+ * @host, its memory, is set if it is part of a piece.  @piece is valid until
+ * the next request is resolved, @host until the memory map can change.
+ */
 typedef struct Run {
     AddressSpace *as;
     hwaddr addr;
@@ -65,6 +89,8 @@ typedef struct Run {
     Route route;
     P2PDmaTarget target;
     bool direct;
+    uint8_t *host;
+    P2PDmaPiece *piece;
 } Run;
 
 const char *p2p_dma_result_name(P2PDmaResult result)
@@ -336,14 +362,95 @@ bool p2p_dma_init_ats(P2PDma *dma, uint16_t offset, Error **errp)
     return true;
 }
 
+/* Pieces */
+
+static void piece_drop(P2PDmaPiece *piece)
+{
+    if (piece->len) {
+        address_space_cache_destroy(&piece->ram);
+        piece->len = 0;
+    }
+}
+
+static void pieces_drop(P2PDma *dma)
+{
+    for (unsigned i = 0; i < PIECES; i++) {
+        piece_drop(&dma->pieces[i]);
+    }
+}
+
+/* Called for a change of any address space, not only of the one listened to */
+static void map_commit(MemoryListener *listener)
+{
+    pieces_drop(container_of(listener, P2PDma, map_listener));
+}
+
+static bool piece_has(const P2PDmaPiece *piece, bool bus, uint64_t addr,
+                      bool is_write)
+{
+    return addr - piece->start < piece->len && piece->bus == bus &&
+           (piece->ram.is_write || !is_write);
+}
+
+static P2PDmaPiece *piece_find(P2PDma *dma, bool bus, uint64_t addr,
+                               bool is_write)
+{
+    P2PDmaPiece *recent = dma->recent[is_write];
+
+    if (recent && piece_has(recent, bus, addr, is_write)) {
+        return recent;
+    }
+    for (unsigned i = 0; i < PIECES; i++) {
+        if (piece_has(&dma->pieces[i], bus, addr, is_write)) {
+            dma->recent[is_write] = &dma->pieces[i];
+            return &dma->pieces[i];
+        }
+    }
+    return NULL;
+}
+
+static void run_use_piece(Run *run, P2PDmaPiece *piece)
+{
+    uint64_t offset = run->addr - piece->start;
+
+    run->as = piece->as;
+    run->target = piece->target;
+    run->direct = true;
+    run->len = MIN(run->len, piece->len - offset);
+    run->host = piece->ram.ptr + offset;
+    run->piece = piece;
+}
+
 void p2p_dma_init(P2PDma *dma, PCIDevice *dev)
 {
+    PCIBus *bus = pci_get_bus(dev);
+
     dma->dev = dev;
     QLIST_INIT(&dma->ats_iommus);
+    dma->ports = g_ptr_array_new();
+    for (; bus->parent_dev && !pci_bus_is_root(bus);
+         bus = pci_get_bus(bus->parent_dev)) {
+        g_ptr_array_add(dma->ports, bus->parent_dev);
+    }
+    dma->pieces = g_new0(P2PDmaPiece, PIECES);
+    dma->map_listener = (MemoryListener) {
+        .name = "p2p-dma-map",
+        .commit = map_commit,
+    };
+    memory_listener_register(&dma->map_listener, &address_space_memory);
 }
 
 void p2p_dma_exit(P2PDma *dma)
 {
+    if (dma->pieces) {
+        memory_listener_unregister(&dma->map_listener);
+        pieces_drop(dma);
+        g_free(dma->pieces);
+        dma->pieces = NULL;
+        memset(dma->recent, 0, sizeof(dma->recent));
+        g_ptr_array_free(dma->ports, true);
+        dma->ports = NULL;
+    }
     if (dma->atc) {
         p2p_dma_reset(dma);
         dma->ats_cap = 0;
@@ -433,10 +540,8 @@ static bool acs_control(const PCIDevice *port, uint16_t bits)
  */
 static bool route_in_switch(P2PDma *dma, uint64_t addr, Run *run)
 {
-    PCIBus *bus = pci_get_bus(dma->dev);
-
-    while (bus->parent_dev && !pci_bus_is_root(bus)) {
-        PCIDevice *port = bus->parent_dev;
+    for (unsigned i = 0; i < dma->ports->len; i++) {
+        PCIDevice *port = g_ptr_array_index(dma->ports, i);
         PCIBridge *bridge = PCI_BRIDGE(port);
         MemoryRegionSection section;
 
@@ -455,7 +560,6 @@ static bool route_in_switch(P2PDma *dma, uint64_t addr, Run *run)
             }
             run->len = section.offset_within_address_space - addr;
         }
-        bus = pci_get_bus(port);
     }
     return false;
 }
@@ -463,15 +567,31 @@ static bool route_in_switch(P2PDma *dma, uint64_t addr, Run *run)
 /* Requests with a non-default Address Type do not pass such a port */
 static bool translation_blocked(P2PDma *dma)
 {
-    PCIBus *bus = pci_get_bus(dma->dev);
-
-    for (; bus->parent_dev && !pci_bus_is_root(bus);
-         bus = pci_get_bus(bus->parent_dev)) {
-        if (acs_control(bus->parent_dev, PCI_ACS_TB)) {
+    for (unsigned i = 0; i < dma->ports->len; i++) {
+        if (acs_control(g_ptr_array_index(dma->ports, i), PCI_ACS_TB)) {
             return true;
         }
     }
     return false;
+}
+
+/*
+ * Nobody tells when software changes ACS.  The first port that redirects ends
+ * the search of route_in_switch(): its position is all that pieces depend on.
+ */
+static void check_acs(P2PDma *dma)
+{
+    unsigned first = 0;
+
+    while (first < dma->ports->len &&
+           !acs_control(g_ptr_array_index(dma->ports, first),
+                        PCI_ACS_RR | PCI_ACS_CR)) {
+        first++;
+    }
+    if (first != dma->first_redirect) {
+        dma->first_redirect = first;
+        pieces_drop(dma);
+    }
 }
 
 static P2PDmaResult route_by_ats(P2PDma *dma, uint64_t addr, bool is_write,
@@ -555,13 +675,58 @@ static bool is_config(MemoryRegion *mr)
                      object_dynamic_cast(owner, TYPE_PCI_BRIDGE));
 }
 
+/*
+ * Keep what was found out about RAM.  @run: a resolved direct run in @mr;
+ * @bus: its address is the one on the bus
+ */
+static void piece_add(P2PDma *dma, Run *run, MemoryRegion *mr, bool bus,
+                      bool is_write)
+{
+    Run wide = { .len = MIN(PIECE_MAX_BYTES, UINT64_MAX - run->addr) };
+    P2PDmaPiece *piece = NULL, found = {
+        .start = run->addr,
+        .bus = bus,
+        .route = run->route,
+        .as = run->as,
+        .target = run->target,
+    };
+    uint64_t end;
+
+    if (bus) {
+        /* Up to the next window of a port */
+        route_in_switch(dma, run->addr, &wide);
+    }
+    found.len = address_space_cache_init(
+        &found.ram, run->as, run->addr, wide.len,
+        memory_access_is_direct(mr, true, MEMTXATTRS_UNSPECIFIED));
+    end = found.start + found.len;
+    /* What began further up in the same memory, or whose turn it is */
+    for (unsigned i = 0; i < PIECES; i++) {
+        P2PDmaPiece *p = &dma->pieces[i];
+
+        if (p->len && p->bus == bus && p->start + p->len == end) {
+            piece = p;
+        }
+    }
+    if (!piece) {
+        piece = &dma->pieces[dma->next_piece++ % PIECES];
+    }
+    piece_drop(piece);
+    *piece = found;
+    dma->recent[is_write] = piece;
+    run_use_piece(run, piece);
+}
+
 /* Find out where the first run of a request of @len > 0 bytes goes */
 static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
                             bool is_write, P2PDmaMode mode, Run *run)
 {
+    const bool ats = mode == P2P_DMA_ATS && p2p_dma_ats_enabled(dma);
     P2PDmaResult result = P2P_DMA_OK;
+    P2PDmaPiece *piece = NULL;
     MemoryRegion *mr;
     hwaddr xlat, plen;
+    bool bus;
 
     if (!dma->dev->enabled ||
         !(pci_get_word(dma->dev->config + PCI_COMMAND) & PCI_COMMAND_MASTER)) {
@@ -574,14 +739,36 @@ static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
         return P2P_DMA_ERR_INJECTED;
     }
     run->len = MIN(len, dma->fail_after);
+    run->host = NULL;
+    run->piece = NULL;
 
-    if (mode == P2P_DMA_ATS && p2p_dma_ats_enabled(dma)) {
+    check_acs(dma);
+    if (!ats) {
+        piece = piece_find(dma, true, addr, is_write);
+    }
+    if (piece) {
+        run->addr = addr;
+        run->route = piece->route;
+        run_use_piece(run, piece);
+        goto done;
+    }
+    if (ats) {
         result = route_by_ats(dma, addr, is_write, run);
     } else if (!route_in_switch(dma, addr, run)) {
         result = route_by_root(dma, addr, is_write, run);
     }
     if (result != P2P_DMA_OK) {
         return result;
+    }
+    bus = run->route == ROUTE_SWITCH ||
+          (run->route == ROUTE_ROOT &&
+           run->as == pci_device_iommu_address_space(dma->dev));
+    if (!bus && run->as == &address_space_memory) {
+        piece = piece_find(dma, false, run->addr, is_write);
+        if (piece) {
+            run_use_piece(run, piece);
+            goto done;
+        }
     }
 
     plen = run->len;
@@ -599,12 +786,20 @@ static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
             plen = MIN(plen, MMIO_PIECE);
             plen = MIN(plen, memory_region_size(mr) - xlat);
         }
+        run->len = plen;
+        if (run->direct && (bus || run->as == &address_space_memory)) {
+            piece_add(dma, run, mr, bus, is_write);
+        }
     }
-    run->len = plen;
 
-    trace_p2p_dma_request(dma->dev->name, bdf(dma), direction_name(is_write),
-                          addr, run->len, route_names[run->route],
-                          target_names[run->target]);
+done:
+    /* The requester ID takes time to find. */
+    if (trace_event_get_state_backends(TRACE_P2P_DMA_REQUEST)) {
+        trace_p2p_dma_request(dma->dev->name, bdf(dma),
+                              direction_name(is_write), addr, run->len,
+                              route_names[run->route],
+                              target_names[run->target]);
+    }
     return P2P_DMA_OK;
 }
 
@@ -659,6 +854,24 @@ static P2PDmaResult fail(P2PDma *dma, P2PDmaResult result, uint64_t addr,
 
 /* Data functions */
 
+/* @run was the last one to be resolved, if it is written to */
+static void host_wrote(const Run *run, uint64_t len)
+{
+    /* Dirty bits, and code that was translated from there */
+    address_space_cache_invalidate(&run->piece->ram,
+                                   run->addr - run->piece->start, len);
+}
+
+static void host_rw(const Run *run, uint8_t *buf, bool is_write)
+{
+    if (is_write) {
+        memcpy(run->host, buf, run->len);
+        host_wrote(run, run->len);
+    } else {
+        memcpy(buf, run->host, run->len);
+    }
+}
+
 static P2PDmaResult transfer(P2PDma *dma, uint64_t addr, uint8_t *buf,
                              uint64_t len, bool is_write, P2PDmaMode mode,
                              P2PDmaFault *fault)
@@ -671,7 +884,9 @@ static P2PDmaResult transfer(P2PDma *dma, uint64_t addr, uint8_t *buf,
         Run run;
 
         result = resolve(dma, addr + done, len - done, is_write, mode, &run);
-        if (result == P2P_DMA_OK) {
+        if (result == P2P_DMA_OK && run.host) {
+            host_rw(&run, buf + done, is_write);
+        } else if (result == P2P_DMA_OK) {
             result = from_memtx(address_space_rw(run.as, run.addr,
                                                  MEMTXATTRS_UNSPECIFIED,
                                                  buf + done, run.len,
@@ -701,10 +916,10 @@ P2PDmaResult p2p_dma_write(P2PDma *dma, uint64_t addr, const void *buf,
 }
 
 /*
- * Move the run that both ends have in common.  One direct end is mapped and
- * serves as the buffer of an access to the other one, so that RAM to RAM is a
- * single memmove, with dirty bits and translated code handled by the memory
- * core.  On failure *is_write tells which end failed.
+ * Move the run that both ends have in common.  RAM to RAM is a single memmove.
+ * Otherwise one end is MMIO, whose handler may change the memory map: a direct
+ * other end is mapped, which holds it, and serves as the buffer of the access.
+ * On failure *is_write tells which end failed.
  */
 static P2PDmaResult copy_run(const Run *dst, const Run *src, uint64_t len,
                              bool *is_write)
@@ -715,6 +930,11 @@ static P2PDmaResult copy_run(const Run *dst, const Run *src, uint64_t len,
     hwaddr mapped = len;
     void *p;
 
+    if (src->host && dst->host) {
+        memmove(dst->host, src->host, len);
+        host_wrote(dst, len);
+        return P2P_DMA_OK;
+    }
     if (src->direct) {
         *is_write = true;
         p = address_space_map(src->as, src->addr, &mapped, false, attrs);

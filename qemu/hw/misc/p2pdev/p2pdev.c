@@ -608,10 +608,10 @@ static void p2pdev_realize(PCIDevice *pci, Error **errp)
     pcie_cap_flr_init(pci);
     p2p_dma_init(&s->dma, pci);
     if (s->ats && !p2p_dma_init_ats(&s->dma, P2PDEV_ATS_CAP, errp)) {
-        goto fail_cap;
+        goto fail;
     }
     if (msi_init(pci, 0, 1, true, false, errp) < 0) {
-        goto fail_dma;
+        goto fail;
     }
 
     memory_region_init_io(&s->regs_mr, OBJECT(s), &p2pdev_reg_ops, s,
@@ -638,9 +638,8 @@ static void p2pdev_realize(PCIDevice *pci, Error **errp)
     p2pdev_reset_regs(s);
     return;
 
-fail_dma:
+fail:
     p2p_dma_exit(&s->dma);
-fail_cap:
     pcie_cap_exit(pci);
 }
 

@@ -48,8 +48,7 @@ bool mlx5_dma_read_be32(Mlx5State *s, uint64_t addr, uint32_t *value)
     return true;
 }
 
-/* Add what happened since @before to the payload counters. */
-static void account(Mlx5State *s, const P2PDmaStats *before)
+void mlx5_count_payload(Mlx5State *s, const P2PDmaStats *before)
 {
     const P2PDmaStats *now = &s->dma.stats;
     P2PDmaStats *data = &s->stats.data;
@@ -86,21 +85,19 @@ bool mlx5_run_read(Mlx5State *s, const Mlx5Run *run, void *buf, uint64_t len)
         return false;
     }
     result = p2p_dma_read(&s->dma, run->addr, buf, len, run->mode, NULL);
-    account(s, &before);
+    mlx5_count_payload(s, &before);
     return result == P2P_DMA_OK || dma_failed(s, result, run->addr, len);
 }
 
 bool mlx5_run_write(Mlx5State *s, const Mlx5Run *run, const void *buf,
                     uint64_t len)
 {
-    P2PDmaStats before = s->dma.stats;
     P2PDmaResult result;
 
     if (data_injected(s, run->addr, len)) {
         return false;
     }
     result = p2p_dma_write(&s->dma, run->addr, buf, len, run->mode, NULL);
-    account(s, &before);
     return result == P2P_DMA_OK || dma_failed(s, result, run->addr, len);
 }
 
@@ -112,8 +109,6 @@ bool mlx5_run_copy(Mlx5State *dst_hca, const Mlx5Run *dst,
                      .mode = dst->mode };
     P2PDmaEnd from = { .dma = &src_hca->dma, .addr = src->addr,
                        .mode = src->mode };
-    P2PDmaStats src_before = src_hca->dma.stats;
-    P2PDmaStats dst_before = dst_hca->dma.stats;
     P2PDmaFault fault = { 0 };
     P2PDmaResult result;
 
@@ -126,10 +121,6 @@ bool mlx5_run_copy(Mlx5State *dst_hca, const Mlx5Run *dst,
         return false;
     }
     result = p2p_dma_copy(&to, &from, len, &fault);
-    account(src_hca, &src_before);
-    if (dst_hca != src_hca) {
-        account(dst_hca, &dst_before);
-    }
     if (result != P2P_DMA_OK) {
         *dst_failed = fault.is_write;
         return dma_failed(fault.is_write ? dst_hca : src_hca, result,
@@ -149,6 +140,6 @@ bool mlx5_run_atomic(Mlx5State *s, const Mlx5Run *run, P2PDmaAtomicOp op,
         return false;
     }
     result = p2p_dma_atomic(&end, op, 8, operand, compare, old);
-    account(s, &before);
+    mlx5_count_payload(s, &before);
     return result == P2P_DMA_OK || dma_failed(s, result, run->addr, 8);
 }

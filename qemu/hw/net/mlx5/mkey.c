@@ -195,6 +195,12 @@ static bool mkey_allows(const Mlx5Mkey *mk, Mlx5Access access)
              (access & MLX5_ACCESS_ATOMIC && !fget(mkc, mk->ctx, a)));
 }
 
+static P2PDmaMode mkey_mode(const Mlx5Mkey *mk)
+{
+    return fget(mkc, mk->ctx, ma_translation_mode) ? P2P_DMA_ATS :
+                                                     P2P_DMA_UNTRANSLATED;
+}
+
 /* The mkey behind @key, if @req may use it for all of the range. */
 static Mlx5Mkey *mkey_get(Mlx5State *s, const Mlx5Requestor *req,
                           uint32_t key, uint64_t va, uint64_t len)
@@ -257,9 +263,10 @@ static Mlx5Xlt xlt_denied(Mlx5State *s, const Mlx5Requestor *req,
     return MLX5_XLT_DENIED;
 }
 
-static Mlx5Xlt mtt_run(Mlx5State *s, const Mlx5Requestor *req,
-                       const Mlx5Mkey *mk, uint32_t key, uint64_t va,
-                       uint64_t len, Mlx5Run *run, Mlx5Fault *fault)
+/* Pages that follow each other in the address space of the bus are one run. */
+static Mlx5Xlt mtt_runs(Mlx5State *s, const Mlx5Requestor *req,
+                        const Mlx5Mkey *mk, uint32_t key, uint64_t va,
+                        uint64_t len, Mlx5Runs *runs, Mlx5Fault *fault)
 {
     const bool write = req->access & (MLX5_ACCESS_LOCAL_WRITE |
                                       MLX5_ACCESS_REMOTE_WRITE |
@@ -267,34 +274,36 @@ static Mlx5Xlt mtt_run(Mlx5State *s, const Mlx5Requestor *req,
     const unsigned flag = write ? MLX5_MTT_WRITE : MLX5_MTT_READ;
     const unsigned shift = fget(mkc, mk->ctx, log_page_size);
     const uint64_t mask = (1ull << shift) - 1;
+    const P2PDmaMode mode = mkey_mode(mk);
+    const uint64_t num = (uint64_t)mk->xlt_octwords * OCTWORD / MTT_BYTES;
     uint64_t index = (va >> shift) -
                      (fget(mkc, mk->ctx, start_addr) >> shift);
-    const uint64_t num = (uint64_t)mk->xlt_octwords * OCTWORD / MTT_BYTES;
-    uint64_t entry;
+    uint64_t offset = va & mask;
+    Mlx5Run *run = NULL;
 
     if (index >= num) {
         return xlt_denied(s, req, key, va, len, "translation table");
     }
-    entry = ldq_be_p(xlt_entry(mk, index * MTT_BYTES));
-    if (!(entry & flag)) {
-        return xlt_fault(s, key, va, len, fault);
-    }
-    run->addr = ((entry & ~(uint64_t)MLX5_MTT_FLAGS) & ~mask) + (va & mask);
-    run->len = MIN(len, mask - (va & mask) + 1);
-    /* Join pages that follow each other in the address space of the bus. */
-    for (unsigned i = 1; i < MAX_RUN_PAGES && run->len < len; i++) {
-        if (++index >= num) {
+    for (unsigned i = 0; i < MAX_RUN_PAGES && len && index < num; i++) {
+        uint64_t entry = ldq_be_p(xlt_entry(mk, index++ * MTT_BYTES));
+        uint64_t addr = (entry & ~(uint64_t)MLX5_MTT_FLAGS & ~mask) + offset;
+        uint64_t n = MIN(len, mask - offset + 1);
+
+        if (!(entry & flag)) {
             break;
         }
-        entry = ldq_be_p(xlt_entry(mk, index * MTT_BYTES));
-        if (!(entry & flag) ||
-            (entry & ~(uint64_t)MLX5_MTT_FLAGS & ~mask) !=
-            run->addr + run->len) {
+        if (run && run->addr + run->len == addr) {
+            run->len += n;
+        } else if (runs->num < runs->max) {
+            run = &runs->run[runs->num++];
+            *run = (Mlx5Run) { .addr = addr, .len = n, .mode = mode };
+        } else {
             break;
         }
-        run->len = MIN(len, run->len + mask + 1);
+        offset = 0;
+        len -= n;
     }
-    return MLX5_XLT_OK;
+    return run ? MLX5_XLT_OK : xlt_fault(s, key, va, len, fault);
 }
 
 /*
@@ -347,10 +356,11 @@ static bool indirect_step(const Mlx5Mkey *mk, uint32_t *key, uint64_t *va,
 
 Mlx5Xlt mlx5_mkey_translate(Mlx5State *s, const Mlx5Requestor *req,
                             uint32_t key, uint64_t va, uint64_t len,
-                            Mlx5Run *run, Mlx5Fault *fault)
+                            Mlx5Runs *runs, Mlx5Fault *fault)
 {
     const unsigned max_depth = mlx5_cap_gen(s, max_indirection);
 
+    runs->num = 0;
     for (unsigned depth = 0; depth <= max_depth; depth++) {
         Mlx5Mkey *mk;
 
@@ -361,15 +371,14 @@ Mlx5Xlt mlx5_mkey_translate(Mlx5State *s, const Mlx5Requestor *req,
         if (!mk) {
             return MLX5_XLT_DENIED;
         }
-        run->mode = fget(mkc, mk->ctx, ma_translation_mode) ?
-                    P2P_DMA_ATS : P2P_DMA_UNTRANSLATED;
         switch (mk->mode) {
         case MLX5_MKEY_PA:
-            run->addr = va;
-            run->len = len;
+            runs->run[runs->num++] = (Mlx5Run) {
+                .addr = va, .len = len, .mode = mkey_mode(mk),
+            };
             return MLX5_XLT_OK;
         case MLX5_MKEY_MTT:
-            return mtt_run(s, req, mk, key, va, len, run, fault);
+            return mtt_runs(s, req, mk, key, va, len, runs, fault);
         default:
             if (!indirect_step(mk, &key, &va, &len)) {
                 return xlt_denied(s, req, key, va, len, "translation table");

@@ -99,10 +99,22 @@ typedef struct Mlx5Run {
     P2PDmaMode mode;
 } Mlx5Run;
 
+/* Consecutive pieces of an mkey's memory, @max > 0 of which have room. */
+typedef struct Mlx5Runs {
+    unsigned max;
+    unsigned num;
+    Mlx5Run *run;
+} Mlx5Runs;
+
 /* Translation data of a UMR work request, which are no payload. */
 bool mlx5_run_read_list(Mlx5State *s, const Mlx5Run *run, void *buf,
                         uint64_t len);
 bool mlx5_run_read(Mlx5State *s, const Mlx5Run *run, void *buf, uint64_t len);
+/*
+ * Payload moved by the functions below is counted by its caller: the DMA
+ * statistics before it began go to mlx5_count_payload() when it has ended.
+ */
+void mlx5_count_payload(Mlx5State *s, const P2PDmaStats *before);
 bool mlx5_run_write(Mlx5State *s, const Mlx5Run *run, const void *buf,
                     uint64_t len);
 /* @dst_failed: on failure, whether the destination refused */
@@ -330,7 +342,7 @@ bool mlx5_mkey_check(Mlx5State *s, const Mlx5Requestor *req, uint32_t key,
  */
 Mlx5Xlt mlx5_mkey_translate(Mlx5State *s, const Mlx5Requestor *req,
                             uint32_t key, uint64_t va, uint64_t len,
-                            Mlx5Run *run, Mlx5Fault *fault);
+                            Mlx5Runs *runs, Mlx5Fault *fault);
 /* Translation table access in bytes; false when out of bounds or memory. */
 bool mlx5_mkey_xlt_write(Mlx5Mkey *mk, uint64_t offset, const uint8_t *data,
                          uint64_t len);

@@ -644,12 +644,13 @@ static Step atomic_execute(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome *syndrome)
     Mlx5Fault fault;
     uint64_t old;
     Mlx5Run run;
+    Mlx5Runs runs = { .max = 1, .run = &run };
 
     if (c->inline_data) {
         return STEP_DONE;
     }
     switch (mlx5_mkey_translate(c->hca, &c->req, send->remote_sge.key,
-                                send->remote_sge.addr, 8, &run, &fault)) {
+                                send->remote_sge.addr, 8, &runs, &fault)) {
     case MLX5_XLT_OK:
         break;
     case MLX5_XLT_FAULT:

@@ -83,9 +83,10 @@ static bool umr_read_list(Mlx5Qp *qp, const Mlx5Send *send, uint8_t *buf,
     while (len) {
         Mlx5Fault fault;
         Mlx5Run run;
+        Mlx5Runs runs = { .max = 1, .run = &run };
 
         if (mlx5_mkey_translate(qp->hca, &req, fget(wqe_data, seg, lkey), va,
-                                len, &run, &fault) != MLX5_XLT_OK ||
+                                len, &runs, &fault) != MLX5_XLT_OK ||
             !mlx5_run_read_list(qp->hca, &run, buf, run.len)) {
             return false;
         }

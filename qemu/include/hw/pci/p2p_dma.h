@@ -141,6 +141,7 @@ typedef struct P2PDmaStats {
 
 typedef struct P2PDmaAtcEntry P2PDmaAtcEntry;
 typedef struct P2PDmaIommu P2PDmaIommu;
+typedef struct P2PDmaPiece P2PDmaPiece;
 
 /**
  * P2PDma: DMA state of one function
@@ -168,6 +169,13 @@ typedef struct P2PDma {
     MemoryListener ats_listener;
     QLIST_HEAD(, P2PDmaIommu) ats_iommus;
     P2PDmaAtcEntry *atc;
+
+    GPtrArray *ports;           /* above the function, the nearest first */
+    unsigned first_redirect;    /* of these, by ACS */
+    MemoryListener map_listener;
+    P2PDmaPiece *pieces;
+    P2PDmaPiece *recent[2];     /* used by a read, by a write */
+    unsigned next_piece;
 } P2PDma;
 
 /**
