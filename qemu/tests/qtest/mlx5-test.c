@@ -1,252 +1,39 @@
 /*
  * QTest testcase for the mlx5 HCA
  *
- * A tiny driver: commands, event and completion queues, queue pairs in
- * loopback, memory keys and page faults, and what a hostile one would do.
+ * Commands, event and completion queues, queue pairs in loopback, memory keys
+ * and page faults, and what a hostile guest would do.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "qemu/bswap.h"
 #include "qemu/units.h"
-#include "libqtest.h"
-#include "libqos/pci.h"
-#include "libqos/pci-pc.h"
-#include "../../hw/net/mlx5/fields.h"
-#include "../../hw/net/mlx5/prm.h"
+#include "mlx5-driver.h"
+#include "pcie-topology.h"
 
-/* Guest memory: 256 MiB, used at fixed places. */
-#define CMDQ        0x1000000ull
-#define MAILBOXES   0x1010000ull
-#define POOL        0x2000000ull    /* queues, given out in order */
-#define BUF_A       0x8000000ull
-#define BUF_B       0x9000000ull
 #define NOWHERE     0x700000000ull
 #define SECOND_NS   1000000000ull
 
-enum {
-    ISEG_CMDIF_REV = 0x4,
-    ISEG_CMDQ_ADDR_H = 0x10,
-    ISEG_CMDQ_ADDR_L = 0x14,
-    ISEG_CMD_DBELL = 0x18,
-    ISEG_INITIALIZING = 0x1fc,
-    ISEG_HEALTH_COUNTER = 0x1010,
-    UAR_CQ_ARM = 0x20,
-    UAR_EQ_ARM = 0x40,
-    UAR_SEND = 0x800,
-    TOKEN = 0x5a,
-    LOG_QUEUE = 4,              /* entries of every queue */
-    QUEUE = 1 << LOG_QUEUE,
-    RQ_STRIDE = 16,
-    MAX_BLOCKS = 16,
-    PAS = 0x110,                /* page list of the CREATE commands */
-};
-
-typedef struct Hca {
-    QTestState *qts;
-    QPCIBus *bus;
-    QPCIDevice *dev;
-    QPCIBar bar;
-    uint64_t pool;
-    uint32_t uar;
-    uint8_t out[MAX_BLOCKS * MLX5_CMD_BLOCK_BYTES];
-    unsigned delivery;
-} Hca;
-
 static Hca *hca_start(const char *options)
 {
-    Hca *h = g_new0(Hca, 1);
+    QTestState *qts = qtest_initf("-machine q35 -m 256 -nodefaults "
+                                  "-device mlx5,id=hca,addr=4.0%s", options);
+    PcieTopology t;
 
-    h->qts = qtest_initf("-machine q35 -m 256 -nodefaults "
-                         "-device mlx5,id=hca,addr=4.0%s", options);
-    h->bus = qpci_new_pc(h->qts, NULL);
-    h->dev = qpci_device_find(h->bus, QPCI_DEVFN(4, 0));
-    g_assert_nonnull(h->dev);
-    qpci_device_enable(h->dev);
-    h->bar = qpci_iomap(h->dev, 0, NULL);
-    h->pool = POOL;
-    return h;
+    pcie_topology_init(&t, qts);
+    return hca_attach(qts, "hca", pcie_find(&t, MLX5_PCI_VENDOR,
+                                            MLX5_PCI_DEVICE, 0)->bar[0],
+                      1, 0);
 }
 
 static void hca_stop(Hca *h)
 {
-    g_free(h->dev);
-    qpci_free_pc(h->bus);
     qtest_quit(h->qts);
     g_free(h);
 }
 
-static uint32_t hca_read(Hca *h, uint64_t offset)
-{
-    return bswap32(qpci_io_readl(h->dev, h->bar, offset));
-}
-
-static void hca_write(Hca *h, uint64_t offset, uint32_t value)
-{
-    qpci_io_writel(h->dev, h->bar, offset, bswap32(value));
-}
-
-static void hca_write64(Hca *h, uint64_t offset, uint64_t value)
-{
-    qpci_io_writeq(h->dev, h->bar, offset, bswap64(value));
-}
-
-static void hca_set_cmdq(Hca *h, uint64_t addr)
-{
-    hca_write(h, ISEG_CMDQ_ADDR_H, addr >> 32);
-    hca_write(h, ISEG_CMDQ_ADDR_L, addr);
-}
-
-static uint64_t pool_alloc(Hca *h, uint64_t bytes)
-{
-    uint64_t addr = h->pool;
-
-    h->pool += ROUND_UP(bytes, 4096);
-    g_assert_cmpuint(h->pool, <=, BUF_A);
-    return addr;
-}
-
-/* One QOM counter of the device. */
-static uint64_t hca_counter(Hca *h, const char *name)
-{
-    QDict *rsp = qtest_qmp(h->qts, "{ 'execute': 'qom-get', 'arguments': "
-                           "{ 'path': '/machine/peripheral/hca', "
-                           "'property': %s } }", name);
-    uint64_t value;
-
-    g_assert(qdict_haskey(rsp, "return"));
-    value = qdict_get_int(rsp, "return");
-    qobject_unref(rsp);
-    return value;
-}
-
-/* Write one of the device's properties for error injection. */
-static void hca_inject(Hca *h, const char *name, uint64_t value)
-{
-    qtest_qmp_assert_success(h->qts, "{ 'execute': 'qom-set', 'arguments': "
-                             "{ 'path': '/machine/peripheral/hca', "
-                             "'property': %s, 'value': %" PRIu64 " } }",
-                             name, value);
-}
-
 /* ------------------------------------------------------------------ */
 /* Commands */
-
-/* Mailboxes of one direction of one slot. */
-static uint64_t mailbox_addr(unsigned slot, bool output, unsigned block)
-{
-    return MAILBOXES + ((slot * 2 + output) * MAX_BLOCKS + block) * 1024;
-}
-
-static void mailbox_chain(Hca *h, unsigned slot, bool output,
-                          const uint8_t *data, uint32_t len)
-{
-    unsigned num = DIV_ROUND_UP(len, MLX5_CMD_BLOCK_BYTES);
-
-    g_assert_cmpuint(num, <=, MAX_BLOCKS);
-    for (unsigned i = 0; i < num; i++) {
-        uint8_t block[MLX5_CMD_MAILBOX_BYTES] = { 0 };
-
-        if (data) {
-            memcpy(block, data + i * MLX5_CMD_BLOCK_BYTES,
-                   MIN(MLX5_CMD_BLOCK_BYTES, len - i * MLX5_CMD_BLOCK_BYTES));
-        }
-        if (i + 1 < num) {
-            fset(mailbox, block, next, mailbox_addr(slot, output, i + 1));
-        }
-        fset(mailbox, block, block_num, i);
-        fset(mailbox, block, token, TOKEN);
-        qtest_memwrite(h->qts, mailbox_addr(slot, output, i), block,
-                       sizeof(block));
-    }
-}
-
-/* Write an entry that the device owns, without ringing the doorbell. */
-static void cmd_write(Hca *h, unsigned slot, const uint8_t *in,
-                      uint32_t in_len, uint32_t out_len)
-{
-    uint8_t entry[MLX5_CMD_ENTRY_BYTES] = { 0 };
-
-    fset(cmdq_entry, entry, type, 7);
-    fset(cmdq_entry, entry, input_length, in_len);
-    fset(cmdq_entry, entry, output_length, out_len);
-    memcpy(entry + 0x10, in, MIN(in_len, 16));
-    if (in_len > 16) {
-        fset(cmdq_entry, entry, input_mailbox, mailbox_addr(slot, false, 0));
-        mailbox_chain(h, slot, false, in + 16, in_len - 16);
-    }
-    if (out_len > 16) {
-        fset(cmdq_entry, entry, output_mailbox, mailbox_addr(slot, true, 0));
-        mailbox_chain(h, slot, true, NULL, out_len - 16);
-    }
-    fset(cmdq_entry, entry, token, TOKEN);
-    fset(cmdq_entry, entry, own, 1);
-    qtest_memwrite(h->qts, CMDQ + slot * sizeof(entry), entry, sizeof(entry));
-}
-
-/* The device's bottom half has run when it gave the entry back. */
-static void cmd_wait(Hca *h, unsigned slot)
-{
-    for (unsigned i = 0; i < 1000; i++) {
-        if (!(qtest_readb(h->qts, CMDQ + slot * MLX5_CMD_ENTRY_BYTES + 0x3f) &
-              1)) {
-            return;
-        }
-        g_usleep(1000);
-    }
-    g_assert_not_reached();
-}
-
-/* Status of a completed command; its output is in h->out. */
-static unsigned cmd_finish(Hca *h, unsigned slot, uint32_t out_len)
-{
-    uint8_t entry[MLX5_CMD_ENTRY_BYTES];
-
-    cmd_wait(h, slot);
-    qtest_memread(h->qts, CMDQ + slot * sizeof(entry), entry, sizeof(entry));
-    h->delivery = fget(cmdq_entry, entry, delivery);
-    memset(h->out, 0, sizeof(h->out));
-    memcpy(h->out, entry + 0x20, 16);
-    for (uint32_t done = 16; done < out_len; done += MLX5_CMD_BLOCK_BYTES) {
-        qtest_memread(h->qts, mailbox_addr(slot, true, (done - 16) /
-                                           MLX5_CMD_BLOCK_BYTES),
-                      h->out + done, MIN(MLX5_CMD_BLOCK_BYTES,
-                                         out_len - done));
-    }
-    return fget(cmd, h->out, status);
-}
-
-static unsigned cmd_exec(Hca *h, uint8_t *in, uint32_t in_len,
-                         unsigned opcode, uint32_t out_len)
-{
-    fset(cmd, in, opcode, opcode);
-    cmd_write(h, 0, in, in_len, out_len);
-    hca_write(h, ISEG_CMD_DBELL, 1);
-    return cmd_finish(h, 0, out_len);
-}
-
-/* A command of 16 bytes about object @id, with an answer of 16 bytes. */
-static unsigned cmd_simple(Hca *h, unsigned opcode, uint32_t id)
-{
-    uint8_t in[16] = { 0 };
-
-    fset(obj, in, id, id);
-    return cmd_exec(h, in, sizeof(in), opcode, 16);
-}
-
-static uint32_t cmd_alloc(Hca *h, unsigned opcode)
-{
-    g_assert_cmphex(cmd_simple(h, opcode, 0), ==, MLX5_STATUS_OK);
-    return fget(obj, h->out, id);
-}
-
-static void hca_init(Hca *h)
-{
-    hca_set_cmdq(h, CMDQ);
-    g_assert_cmphex(cmd_simple(h, MLX5_OP_ENABLE_HCA, 0), ==, MLX5_STATUS_OK);
-    g_assert_cmphex(cmd_simple(h, MLX5_OP_INIT_HCA, 0), ==, MLX5_STATUS_OK);
-    h->uar = cmd_alloc(h, MLX5_OP_ALLOC_UAR);
-}
 
 static void test_iseg(void)
 {
@@ -257,7 +44,7 @@ static void test_iseg(void)
     g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_L), ==, 5 << 4 | 6);
     g_assert_cmphex(hca_read(h, ISEG_INITIALIZING), ==, 0);
     /* One byte, as the driver's health poll reads it. */
-    g_assert_cmphex(qpci_io_readb(h->dev, h->bar, ISEG_CMDIF_REV + 1), ==, 5);
+    g_assert_cmphex(qtest_readb(h->qts, h->bar + ISEG_CMDIF_REV + 1), ==, 5);
     hca_set_cmdq(h, 0x123456000ull);
     g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_H), ==, 1);
     g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_L), ==, 0x23456056);
@@ -271,7 +58,7 @@ static void test_cmd_status(void)
     Hca *h = hca_start("");
     uint8_t in[16] = { 0 };
 
-    hca_set_cmdq(h, CMDQ);
+    hca_set_cmdq(h, h->cmdq);
     g_assert_cmphex(cmd_simple(h, 0xfff, 0), ==, MLX5_STATUS_BAD_OP);
     g_assert_cmphex(fget(cmd, h->out, syndrome), !=, 0);
     g_assert_cmphex(cmd_simple(h, MLX5_OP_QUERY_PAGES, 0), ==,
@@ -333,9 +120,9 @@ static unsigned cmd_broken(Hca *h, void (*damage)(Hca *h, uint8_t *entry))
 
     fset(cmd, in, opcode, MLX5_OP_QUERY_HCA_CAP);
     cmd_write(h, 0, in, sizeof(in), 4112);
-    qtest_memread(h->qts, CMDQ, entry, sizeof(entry));
+    qtest_memread(h->qts, h->cmdq, entry, sizeof(entry));
     damage(h, entry);
-    qtest_memwrite(h->qts, CMDQ, entry, sizeof(entry));
+    qtest_memwrite(h->qts, h->cmdq, entry, sizeof(entry));
     hca_write(h, ISEG_CMD_DBELL, 1);
     cmd_finish(h, 0, 16);
     return h->delivery;
@@ -352,22 +139,22 @@ static void damage_type(Hca *h, uint8_t *entry)
 
 static void damage_token(Hca *h, uint8_t *entry)
 {
-    qtest_writeb(h->qts, mailbox_addr(0, false, 2) + 0x23d, TOKEN ^ 1);
+    qtest_writeb(h->qts, mailbox_addr(h, 0, false, 2) + 0x23d, TOKEN ^ 1);
 }
 
 static void damage_loop(Hca *h, uint8_t *entry)
 {
     uint8_t next[8];
 
-    stq_be_p(next, mailbox_addr(0, false, 0));
-    qtest_memwrite(h->qts, mailbox_addr(0, false, 1) + 0x230, next, 8);
+    stq_be_p(next, mailbox_addr(h, 0, false, 0));
+    qtest_memwrite(h->qts, mailbox_addr(h, 0, false, 1) + 0x230, next, 8);
 }
 
 static void damage_short_chain(Hca *h, uint8_t *entry)
 {
     uint8_t next[8] = { 0 };
 
-    qtest_memwrite(h->qts, mailbox_addr(0, false, 0) + 0x230, next, 8);
+    qtest_memwrite(h->qts, mailbox_addr(h, 0, false, 0) + 0x230, next, 8);
 }
 
 static void damage_short_output(Hca *h, uint8_t *entry)
@@ -377,12 +164,12 @@ static void damage_short_output(Hca *h, uint8_t *entry)
 
 static void damage_in_pointer(Hca *h, uint8_t *entry)
 {
-    fset(cmdq_entry, entry, input_mailbox, MAILBOXES + 8);
+    fset(cmdq_entry, entry, input_mailbox, h->mailboxes + 8);
 }
 
 static void damage_out_pointer(Hca *h, uint8_t *entry)
 {
-    fset(cmdq_entry, entry, output_mailbox, MAILBOXES + 8);
+    fset(cmdq_entry, entry, output_mailbox, h->mailboxes + 8);
 }
 
 static void damage_unreachable(Hca *h, uint8_t *entry)
@@ -449,8 +236,8 @@ static void test_cmd_doorbell(void)
     cmd_write(h, 31, in, 16, 16);
     /* An entry that software owns stays as it is. */
     cmd_write(h, 5, in, 16, 16);
-    qtest_writeb(h->qts, CMDQ + 5 * MLX5_CMD_ENTRY_BYTES + 0x3f, 0);
-    qtest_writel(h->qts, CMDQ + 5 * MLX5_CMD_ENTRY_BYTES + 0x28, 0x12345678);
+    qtest_writeb(h->qts, h->cmdq + 5 * MLX5_CMD_ENTRY_BYTES + 0x3f, 0);
+    qtest_writel(h->qts, h->cmdq + 5 * MLX5_CMD_ENTRY_BYTES + 0x28, 0x12345678);
     hca_write(h, ISEG_CMD_DBELL, 1u << 3 | 1u << 5 | 1u << 7 | 1u << 31);
     for (unsigned i = 0; i < 3; i++) {
         static const unsigned slots[] = { 3, 7, 31 };
@@ -460,79 +247,18 @@ static void test_cmd_doorbell(void)
     }
     g_assert_cmpuint(pd[0], !=, pd[1]);
     g_assert_cmpuint(pd[1], !=, pd[2]);
-    g_assert_cmphex(qtest_readl(h->qts, CMDQ + 5 * MLX5_CMD_ENTRY_BYTES +
+    g_assert_cmphex(qtest_readl(h->qts, h->cmdq + 5 * MLX5_CMD_ENTRY_BYTES +
                                 0x28), ==, 0x12345678);
     /* A queue that is not there: nothing happens, nothing breaks. */
     hca_set_cmdq(h, NOWHERE);
     hca_write(h, ISEG_CMD_DBELL, UINT32_MAX);
-    hca_set_cmdq(h, CMDQ);
+    hca_set_cmdq(h, h->cmdq);
     g_assert_cmphex(cmd_simple(h, MLX5_OP_ALLOC_PD, 0), ==, MLX5_STATUS_OK);
     hca_stop(h);
 }
 
 /* ------------------------------------------------------------------ */
 /* Queues */
-
-typedef struct Queue {
-    uint32_t id;
-    uint64_t addr;
-    uint64_t dbr;
-    uint32_t ci;
-} Queue;
-
-static void put_be32(Hca *h, uint64_t addr, uint32_t value)
-{
-    uint8_t buf[4];
-
-    stl_be_p(buf, value);
-    qtest_memwrite(h->qts, addr, buf, sizeof(buf));
-}
-
-static Queue eq_create(Hca *h, uint64_t events)
-{
-    uint8_t in[PAS + 8] = { 0 };
-    uint8_t *ctx = in + 0x10;
-    uint8_t eqe[MLX5_EQE_BYTES] = { 0 };
-    Queue eq = { .addr = pool_alloc(h, QUEUE * MLX5_EQE_BYTES) };
-
-    eqe[MLX5_EQE_BYTES - 1] = 1;
-    for (unsigned i = 0; i < QUEUE; i++) {
-        qtest_memwrite(h->qts, eq.addr + i * sizeof(eqe), eqe, sizeof(eqe));
-    }
-    fset(eqc, ctx, log_eq_size, LOG_QUEUE);
-    fset(eqc, ctx, uar_page, h->uar);
-    fset(create_eq_in, in, event_bitmask_0, events);
-    stq_be_p(in + PAS, eq.addr);
-    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_CREATE_EQ, 16), ==,
-                    MLX5_STATUS_OK);
-    eq.id = fget(obj, h->out, id);
-    return eq;
-}
-
-/* The next entry of a ring, if the device has written it. */
-static bool ring_poll(Hca *h, Queue *q, uint8_t *entry, uint32_t size)
-{
-    qtest_memread(h->qts, q->addr + (q->ci & (QUEUE - 1)) * size, entry,
-                  size);
-    if ((entry[size - 1] & 1) != ((q->ci >> LOG_QUEUE) & 1)) {
-        return false;
-    }
-    q->ci++;
-    return true;
-}
-
-static void ring_wait(Hca *h, Queue *q, uint8_t *entry, uint32_t size)
-{
-    for (unsigned i = 0; i < 1000; i++) {
-        if (ring_poll(h, q, entry, size)) {
-            return;
-        }
-        /* Virtual time for the device's timers, real time for its BH. */
-        qtest_clock_step(h->qts, 100 * 1000);
-        g_usleep(200);
-    }
-    g_assert_not_reached();
-}
 
 static void test_cmd_event(void)
 {
@@ -564,141 +290,6 @@ static void test_cmd_event(void)
     g_assert_false(ring_poll(h, &eq, eqe, sizeof(eqe)));
     g_assert_cmpuint(hca_counter(h, "guest-errors"), ==, 3);
     hca_stop(h);
-}
-
-static Queue cq_create(Hca *h, const Queue *eq)
-{
-    uint8_t in[PAS + 8] = { 0 };
-    uint8_t *ctx = in + 0x10;
-    Queue cq = { .addr = pool_alloc(h, QUEUE * MLX5_CQE_BYTES),
-                 .dbr = pool_alloc(h, 8) };
-
-    for (unsigned i = 0; i < QUEUE; i++) {
-        qtest_writeb(h->qts, cq.addr + i * MLX5_CQE_BYTES + 63, 0xf1);
-    }
-    fset(cqc, ctx, log_cq_size, LOG_QUEUE);
-    fset(cqc, ctx, uar_page, h->uar);
-    fset(cqc, ctx, c_eqn_or_apu_element, eq->id);
-    fset(cqc, ctx, dbr_addr, cq.dbr);
-    stq_be_p(in + PAS, cq.addr);
-    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_CREATE_CQ, 16), ==,
-                    MLX5_STATUS_OK);
-    cq.id = fget(obj, h->out, id);
-    return cq;
-}
-
-/* Wait for a completion and consume it. */
-static void cq_wait(Hca *h, Queue *cq, uint8_t *cqe)
-{
-    ring_wait(h, cq, cqe, MLX5_CQE_BYTES);
-    put_be32(h, cq->dbr, cq->ci & 0xffffff);
-}
-
-static void cq_arm(Hca *h, const Queue *cq, uint32_t ci)
-{
-    hca_write64(h, h->uar * 4096 + UAR_CQ_ARM, (uint64_t)ci << 32 | cq->id);
-}
-
-typedef struct Qp {
-    uint32_t id;
-    uint64_t rq;
-    uint64_t sq;
-    uint64_t dbr;
-    uint16_t sq_pi;
-    uint16_t rq_pi;
-} Qp;
-
-static unsigned qp_command(Hca *h, const Qp *qp, unsigned opcode,
-                           uint8_t *in, uint32_t opt)
-{
-    fset(obj, in, id, qp->id);
-    fset(create_qp_in, in, opt_param_mask, opt);
-    return cmd_exec(h, in, PAS, opcode, 16);
-}
-
-static Qp qp_create(Hca *h, unsigned service, uint32_t pd, const Queue *cq)
-{
-    uint8_t in[PAS + 8] = { 0 };
-    uint8_t *ctx = in + 0x18;
-    Qp qp = { .rq = pool_alloc(h, QUEUE * (RQ_STRIDE + MLX5_WQEBB)),
-              .dbr = pool_alloc(h, 8) };
-
-    qp.sq = qp.rq + QUEUE * RQ_STRIDE;
-    fset(qpc, ctx, st, service);
-    fset(qpc, ctx, pd, pd);
-    fset(qpc, ctx, log_rq_size, LOG_QUEUE);
-    fset(qpc, ctx, log_sq_size, LOG_QUEUE);
-    fset(qpc, ctx, uar_page, h->uar);
-    fset(qpc, ctx, cqn_snd, cq->id);
-    fset(qpc, ctx, cqn_rcv, cq->id);
-    fset(qpc, ctx, dbr_addr, qp.dbr);
-    stq_be_p(in + PAS, qp.rq);
-    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_CREATE_QP, 16), ==,
-                    MLX5_STATUS_OK);
-    qp.id = fget(obj, h->out, id);
-    return qp;
-}
-
-/* Bring a QP up to RTS, connected to QP @remote of the same HCA. */
-static void qp_connect(Hca *h, const Qp *qp, uint32_t pd, const Qp *remote)
-{
-    uint8_t in[PAS] = { 0 };
-    uint8_t *ctx = in + 0x18;
-    uint8_t *path = ctx + 0x18;
-
-    fset(qpc, ctx, pd, pd);
-    fset(qpc, ctx, rwe, 1);
-    g_assert_cmphex(qp_command(h, qp, MLX5_OP_RST2INIT_QP, in, 0), ==,
-                    MLX5_STATUS_OK);
-    memset(in, 0, sizeof(in));
-    fset(qpc, ctx, mtu, 5);
-    fset(qpc, ctx, remote_qpn, remote->id);
-    fset(qpc, ctx, min_rnr_nak, 1);
-    fset(qpc, ctx, rre, 1);
-    fset(qpc, ctx, rwe, 1);
-    fset(qpc, ctx, rae, 1);
-    fset(qpc, ctx, atomic_mode, 3);
-    fset(ads, path, rlid, 1);
-    g_assert_cmphex(qp_command(h, qp, MLX5_OP_INIT2RTR_QP, in,
-                               MLX5_QP_OPT_RRE | MLX5_QP_OPT_RWE |
-                               MLX5_QP_OPT_RAE), ==, MLX5_STATUS_OK);
-    memset(in, 0, sizeof(in));
-    fset(qpc, ctx, retry_count, 1);
-    fset(qpc, ctx, rnr_retry, 1);
-    fset(ads, path, ack_timeout, 8);
-    g_assert_cmphex(qp_command(h, qp, MLX5_OP_RTR2RTS_QP, in, 0), ==,
-                    MLX5_STATUS_OK);
-}
-
-static void qp_post(Hca *h, Qp *qp, uint8_t *wqe, uint32_t len)
-{
-    fset(wqe_ctrl, wqe, index, qp->sq_pi);
-    fset(wqe_ctrl, wqe, qpn, qp->id);
-    fset(wqe_ctrl, wqe, ds, len / 16);
-    fset(wqe_ctrl, wqe, ce, 2);
-    for (uint32_t done = 0; done < len; done += MLX5_WQEBB) {
-        qtest_memwrite(h->qts,
-                       qp->sq + (qp->sq_pi++ & (QUEUE - 1)) * MLX5_WQEBB,
-                       wqe + done, MIN(len - done, MLX5_WQEBB));
-    }
-    put_be32(h, qp->dbr + 4, qp->sq_pi);
-    hca_write64(h, h->uar * 4096 + UAR_SEND, ldq_be_p(wqe));
-}
-
-static uint32_t data_seg(uint8_t *seg, uint32_t key, uint64_t addr,
-                         uint32_t len)
-{
-    fset(wqe_data, seg, byte_count, len);
-    fset(wqe_data, seg, lkey, key);
-    fset(wqe_data, seg, addr, addr);
-    return MLX5_SEG_BYTES;
-}
-
-static uint32_t raddr_seg(uint8_t *seg, uint32_t key, uint64_t addr)
-{
-    fset(wqe_raddr, seg, raddr, addr);
-    fset(wqe_raddr, seg, rkey, key);
-    return MLX5_SEG_BYTES;
 }
 
 static void post_send(Hca *h, Qp *qp, uint32_t key, uint64_t addr,
@@ -739,17 +330,6 @@ static void post_atomic(Hca *h, Qp *qp, unsigned opcode, uint32_t key,
     qp_post(h, qp, wqe, n);
 }
 
-static void post_recv(Hca *h, Qp *qp, uint32_t key, uint64_t addr,
-                      uint32_t len)
-{
-    uint8_t seg[MLX5_SEG_BYTES] = { 0 };
-
-    data_seg(seg, key, addr, len);
-    qtest_memwrite(h->qts, qp->rq + (qp->rq_pi++ & (QUEUE - 1)) * RQ_STRIDE,
-                   seg, sizeof(seg));
-    put_be32(h, qp->dbr, qp->rq_pi);
-}
-
 static void cqe_check(const uint8_t *cqe, unsigned opcode, const Qp *qp,
                       unsigned syndrome)
 {
@@ -758,49 +338,6 @@ static void cqe_check(const uint8_t *cqe, unsigned opcode, const Qp *qp,
     if (opcode == MLX5_CQE_REQ_ERR || opcode == MLX5_CQE_RESP_ERR) {
         g_assert_cmphex(fget(cqe, cqe, syndrome), ==, syndrome);
     }
-}
-
-/* ------------------------------------------------------------------ */
-/* Memory keys */
-
-static uint32_t mkey_create(Hca *h, uint8_t *in, uint32_t in_len)
-{
-    uint8_t *ctx = in + 0x10;
-
-    fset(mkc, ctx, lr, 1);
-    fset(mkc, ctx, lw, 1);
-    fset(mkc, ctx, rr, 1);
-    fset(mkc, ctx, rw, 1);
-    fset(mkc, ctx, a, 1);
-    fset(mkc, ctx, qpn, 0xffffff);
-    fset(mkc, ctx, mkey_7_0, 0x42);
-    g_assert_cmphex(cmd_exec(h, in, in_len, MLX5_OP_CREATE_MKEY, 16), ==,
-                    MLX5_STATUS_OK);
-    return fget(obj, h->out, id) << 8 | 0x42;
-}
-
-/* Everything, by physical address. */
-static uint32_t mkey_create_pa(Hca *h, uint32_t pd)
-{
-    uint8_t in[PAS] = { 0 };
-
-    fset(mkc, in + 0x10, pd, pd);
-    fset(mkc, in + 0x10, length64, 1);
-    return mkey_create(h, in, sizeof(in));
-}
-
-/* A free mkey for UMR with room for @pages translations. */
-static uint32_t mkey_create_umr(Hca *h, uint32_t pages)
-{
-    uint8_t in[PAS] = { 0 };
-    uint8_t *ctx = in + 0x10;
-
-    fset(mkc, ctx, free, 1);
-    fset(mkc, ctx, umr_en, 1);
-    fset(mkc, ctx, access_mode_1_0, MLX5_MKEY_MTT);
-    fset(mkc, ctx, log_page_size, 12);
-    fset(mkc, ctx, translations_octword_size, DIV_ROUND_UP(pages, 2));
-    return mkey_create(h, in, sizeof(in));
 }
 
 typedef struct Umr {
@@ -1337,44 +874,6 @@ static void test_transport_fault(void)
 /* ------------------------------------------------------------------ */
 /* XRC */
 
-static uint32_t xrc_srq_create(Hca *h, uint32_t xrcd, uint32_t pd,
-                               const Queue *cq, uint64_t wqes, uint64_t dbr)
-{
-    uint8_t in[PAS + 8] = { 0 };
-    uint8_t *ctx = in + 0x10;
-
-    fset(srqc, ctx, log_srq_size, LOG_QUEUE);
-    fset(srqc, ctx, log_rq_stride, 1);          /* 32 bytes */
-    fset(srqc, ctx, xrcd, xrcd);
-    fset(srqc, ctx, cqn, cq->id);
-    fset(srqc, ctx, pd, pd);
-    fset(srqc, ctx, dbr_addr, dbr);
-    stq_be_p(in + PAS, wqes);
-    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_CREATE_XRC_SRQ, 16),
-                    ==, MLX5_STATUS_OK);
-    return fget(obj, h->out, id);
-}
-
-static Qp xrc_target_create(Hca *h, uint32_t xrcd, uint32_t srq,
-                            const Queue *cq)
-{
-    uint8_t in[PAS + 8] = { 0 };
-    uint8_t *ctx = in + 0x18;
-    Qp qp = { 0 };
-
-    fset(qpc, ctx, st, MLX5_ST_XRC);
-    fset(qpc, ctx, no_sq, 1);
-    fset(qpc, ctx, rq_type, MLX5_RQ_SRQ);
-    fset(qpc, ctx, srqn_rmpn_xrqn, srq);
-    fset(qpc, ctx, xrcd, xrcd);
-    fset(qpc, ctx, cqn_snd, cq->id);
-    fset(qpc, ctx, cqn_rcv, cq->id);
-    g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_CREATE_QP, 16), ==,
-                    MLX5_STATUS_OK);
-    qp.id = fget(obj, h->out, id);
-    return qp;
-}
-
 static void post_xrc_send(Hca *h, Qp *qp, uint32_t srq, uint32_t key,
                           uint64_t addr, uint32_t len)
 {
@@ -1530,7 +1029,6 @@ static void test_teardown(void)
                     MLX5_STATUS_OK);
     g_assert_cmphex(cmd_simple(r->h, MLX5_OP_DISABLE_HCA, 0), ==,
                     MLX5_STATUS_OK);
-    r->h->pool = POOL;
     hca_init(r->h);
     rig_stop(r);
 

@@ -36,16 +36,31 @@ static const Mlx5CmdDesc *const cmd_tables[] = {
     mlx5_cmds_odp,
 };
 
-static const Mlx5CmdDesc *cmd_find(uint16_t opcode)
+/* @number: the command's place in all tables, which statistics are kept by */
+static const Mlx5CmdDesc *cmd_find(uint16_t opcode, unsigned *number)
 {
+    *number = 0;
     for (unsigned i = 0; i < ARRAY_SIZE(cmd_tables); i++) {
         for (const Mlx5CmdDesc *d = cmd_tables[i]; d->handler; d++) {
             if (d->opcode == opcode) {
                 return d;
             }
+            ++*number;
         }
     }
     return NULL;
+}
+
+void mlx5_cmd_counts(const Mlx5State *s, GString *text)
+{
+    unsigned number = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cmd_tables); i++) {
+        for (const Mlx5CmdDesc *d = cmd_tables[i]; d->handler; d++) {
+            mlx5_count_append(text, d->name, "", &s->stats.cmds[number++]);
+        }
+    }
+    assert(number <= ARRAY_SIZE(s->stats.cmds));
 }
 
 /*
@@ -128,6 +143,7 @@ static uint64_t cmd_entry(Mlx5State *s, unsigned slot)
     Mlx5Delivery delivery = MLX5_DELIVERY_OK;
     Mlx5Status status = MLX5_STATUS_OK;
     uint32_t in_len, out_len;
+    unsigned number;
     uint8_t token;
     Mlx5Cmd cmd;
 
@@ -179,11 +195,14 @@ static uint64_t cmd_entry(Mlx5State *s, unsigned slot)
     cmd = (Mlx5Cmd) {
         .in = in, .in_len = in_len, .out = out, .out_len = out_len,
     };
-    desc = cmd_find(fget(cmd, in, opcode));
+    desc = cmd_find(fget(cmd, in, opcode), &number);
     trace_mlx5_cmd(s->parent_obj.name, slot, fget(cmd, in, opcode),
                    desc ? desc->name : "unknown", in_len, out_len);
     status = cmd_execute(s, &cmd, desc);
     s->stats.commands++;
+    if (desc) {
+        mlx5_count(&s->stats.cmds[number], status == MLX5_STATUS_OK);
+    }
     if (status != MLX5_STATUS_OK) {
         memset(out, 0, out_len);
         fset(cmd, out, syndrome, cmd.syndrome);

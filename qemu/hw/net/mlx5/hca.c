@@ -296,6 +296,30 @@ static const struct {
 #undef INJECTION
 };
 
+void mlx5_count_append(GString *text, const char *prefix, const char *name,
+                       const Mlx5Count *count)
+{
+    g_string_append_printf(text, "%s%s%s=%" PRIu64 "/%" PRIu64,
+                           text->len ? " " : "", prefix, name, count->good,
+                           count->bad);
+}
+
+static char *get_command_counts(Object *obj, Error **errp)
+{
+    GString *text = g_string_new(NULL);
+
+    mlx5_cmd_counts(MLX5(obj), text);
+    return g_string_free(text, false);
+}
+
+static char *get_request_counts(Object *obj, Error **errp)
+{
+    GString *text = g_string_new(NULL);
+
+    mlx5_requester_counts(MLX5(obj), text);
+    return g_string_free(text, false);
+}
+
 static void mlx5_instance_init(Object *obj)
 {
     Mlx5State *s = MLX5(obj);
@@ -310,6 +334,8 @@ static void mlx5_instance_init(Object *obj)
             (uint64_t *)((uint8_t *)&s->inject + injections[i].offset),
             OBJ_PROP_FLAG_READWRITE);
     }
+    object_property_add_str(obj, "command-counts", get_command_counts, NULL);
+    object_property_add_str(obj, "request-counts", get_request_counts, NULL);
     p2p_dma_add_properties(&s->dma, obj);
 }
 

@@ -195,6 +195,8 @@ typedef struct Mlx5CmdDesc {
 
 /* Execute entries whose doorbell bit is set; true when some are left. */
 bool mlx5_cmd_run(Mlx5State *s);
+/* How often each command was executed, as text. */
+void mlx5_cmd_counts(const Mlx5State *s, GString *text);
 /* One table per file that implements commands, ended by a NULL handler. */
 extern const Mlx5CmdDesc mlx5_cmds_hca[];
 extern const Mlx5CmdDesc mlx5_cmds_alloc[];
@@ -335,10 +337,11 @@ void mlx5_mkey_free(gpointer opaque);
 bool mlx5_mkey_check(Mlx5State *s, const Mlx5Requestor *req, uint32_t key,
                      uint64_t va, uint64_t len);
 /*
- * mlx5_mkey_translate: the longest contiguous run at @va
+ * mlx5_mkey_translate: the contiguous runs at @va
+ * @runs: filled in, except for its max
  *
- * On MLX5_XLT_OK @run covers between 1 and @len bytes; on MLX5_XLT_FAULT
- * @fault says what is missing.
+ * On MLX5_XLT_OK the runs, of which there is at least one, cover between 1 and
+ * @len bytes; on MLX5_XLT_FAULT @fault says what is missing at @va.
  */
 Mlx5Xlt mlx5_mkey_translate(Mlx5State *s, const Mlx5Requestor *req,
                             uint32_t key, uint64_t va, uint64_t len,
@@ -488,6 +491,8 @@ const uint8_t *mlx5_qp_path(const Mlx5Qp *qp);
 
 /* Run queued QPs for one slice; true when there is more to do at once. */
 bool mlx5_requester_run(Mlx5State *s);
+/* How often each request was executed on each service, as text. */
+void mlx5_requester_counts(const Mlx5State *s, GString *text);
 /* Drop the work request in progress, with its fault and timer. */
 void mlx5_requester_abort(Mlx5Qp *qp);
 
@@ -627,6 +632,21 @@ uint16_t mlx5_fabric_free_lid(const char *subnet);
 /* ------------------------------------------------------------------ */
 /* hca.c: the PCI function */
 
+/* How often something was done, with success and without. */
+typedef struct Mlx5Count {
+    uint64_t good;
+    uint64_t bad;
+} Mlx5Count;
+
+static inline void mlx5_count(Mlx5Count *count, bool good)
+{
+    (*(good ? &count->good : &count->bad))++;
+}
+
+/* Append "PREFIXNAME=GOOD/BAD" to a list that is separated by spaces. */
+void mlx5_count_append(GString *text, const char *prefix, const char *name,
+                       const Mlx5Count *count);
+
 typedef struct Mlx5Stats {
     uint64_t guest_errors;
     uint64_t commands;
@@ -641,6 +661,8 @@ typedef struct Mlx5Stats {
     uint64_t tx_octets;
     uint64_t rx_packets;
     uint64_t rx_octets;
+    Mlx5Count cmds[64];         /* in the order of cmd.c */
+    Mlx5Count requests[MLX5_ST_NUM][MLX5_WQE_OPCODES];
 } Mlx5Stats;
 
 /*

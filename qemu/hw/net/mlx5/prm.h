@@ -149,6 +149,7 @@ typedef enum Mlx5Service {
     MLX5_ST_QP0 = 0x7,
     MLX5_ST_QP1 = 0x8,
     MLX5_ST_REG_UMR = 0xc,
+    MLX5_ST_NUM,                /* one past the last */
 } Mlx5Service;
 
 typedef enum Mlx5QpState {
@@ -197,6 +198,7 @@ typedef enum Mlx5WqeOpcode {
     MLX5_WQE_CMP_SWAP = 0x11,
     MLX5_WQE_FETCH_ADD = 0x12,
     MLX5_WQE_UMR = 0x25,
+    MLX5_WQE_OPCODES,           /* one past the last */
 } Mlx5WqeOpcode;
 
 typedef enum Mlx5CqeOpcode {

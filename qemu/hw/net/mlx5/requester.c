@@ -342,22 +342,63 @@ enum {
     HAS_IMM = 1 << 7,
 };
 
-static const uint16_t send_shapes[256] = {
-    [MLX5_WQE_SEND] = HAS_DATA | ON_CONNECTED | ON_DATAGRAM | TAKES_RECV,
-    [MLX5_WQE_SEND_IMM] = HAS_DATA | ON_CONNECTED | ON_DATAGRAM | TAKES_RECV |
-                          HAS_IMM,
-    [MLX5_WQE_SEND_INV] = HAS_DATA | ON_RELIABLE | TAKES_RECV,
-    [MLX5_WQE_WRITE] = HAS_RADDR | HAS_DATA | ON_CONNECTED,
-    [MLX5_WQE_WRITE_IMM] = HAS_RADDR | HAS_DATA | ON_CONNECTED | TAKES_RECV |
-                           HAS_IMM,
-    [MLX5_WQE_READ] = HAS_RADDR | HAS_DATA | ON_RELIABLE,
-    [MLX5_WQE_CMP_SWAP] = HAS_RADDR | HAS_ATOMIC | HAS_DATA | ON_RELIABLE,
-    [MLX5_WQE_FETCH_ADD] = HAS_RADDR | HAS_ATOMIC | HAS_DATA | ON_RELIABLE,
+static const struct {
+    const char *name;
+    uint16_t shape;         /* 0: a request that moves no message */
+} send_ops[MLX5_WQE_OPCODES] = {
+    [MLX5_WQE_NOP] = { "NOP", 0 },
+    [MLX5_WQE_UMR] = { "UMR", 0 },
+    [MLX5_WQE_SEND] = { "SEND", HAS_DATA | ON_CONNECTED | ON_DATAGRAM |
+                                TAKES_RECV },
+    [MLX5_WQE_SEND_IMM] = { "SEND_IMM", HAS_DATA | ON_CONNECTED |
+                                        ON_DATAGRAM | TAKES_RECV | HAS_IMM },
+    [MLX5_WQE_SEND_INV] = { "SEND_INV", HAS_DATA | ON_RELIABLE | TAKES_RECV },
+    [MLX5_WQE_WRITE] = { "WRITE", HAS_RADDR | HAS_DATA | ON_CONNECTED },
+    [MLX5_WQE_WRITE_IMM] = { "WRITE_IMM", HAS_RADDR | HAS_DATA |
+                                          ON_CONNECTED | TAKES_RECV |
+                                          HAS_IMM },
+    [MLX5_WQE_READ] = { "READ", HAS_RADDR | HAS_DATA | ON_RELIABLE },
+    [MLX5_WQE_CMP_SWAP] = { "CMP_SWAP", HAS_RADDR | HAS_ATOMIC | HAS_DATA |
+                                        ON_RELIABLE },
+    [MLX5_WQE_FETCH_ADD] = { "FETCH_ADD", HAS_RADDR | HAS_ATOMIC | HAS_DATA |
+                                          ON_RELIABLE },
 };
 
 static unsigned send_shape(const Mlx5Send *send)
 {
-    return send_shapes[send->opcode];
+    return send->opcode < MLX5_WQE_OPCODES ? send_ops[send->opcode].shape : 0;
+}
+
+/* Whether a QP like @qp may send requests of this shape. */
+static bool shape_suits(const Mlx5Qp *qp, unsigned shape)
+{
+    return (shape & ON_DATAGRAM && service_datagram(qp)) ||
+           (shape & ON_CONNECTED && service_connected(qp)) ||
+           (shape & ON_RELIABLE && service_reliable(qp));
+}
+
+void mlx5_requester_counts(const Mlx5State *s, GString *text)
+{
+    static const struct {
+        const char *name;
+        Mlx5Service service;
+    } services[] = {
+        { "RC.", MLX5_ST_RC }, { "UC.", MLX5_ST_UC }, { "UD.", MLX5_ST_UD },
+        { "XRC.", MLX5_ST_XRC }, { "QP0.", MLX5_ST_QP0 },
+        { "QP1.", MLX5_ST_QP1 }, { "UMR.", MLX5_ST_REG_UMR },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(services); i++) {
+        const Mlx5Qp like = { .service = services[i].service };
+
+        for (unsigned op = 0; op < MLX5_WQE_OPCODES; op++) {
+            if (send_ops[op].name && (!send_ops[op].shape ||
+                                      shape_suits(&like, send_ops[op].shape))) {
+                mlx5_count_append(text, services[i].name, send_ops[op].name,
+                                  &s->stats.requests[like.service][op]);
+            }
+        }
+    }
 }
 
 static bool send_parse(Mlx5Qp *qp)
@@ -371,9 +412,7 @@ static bool send_parse(Mlx5Qp *qp)
     if (send->opcode == MLX5_WQE_NOP || send->opcode == MLX5_WQE_UMR) {
         return true;
     }
-    if (!(shape & ON_DATAGRAM && service_datagram(qp)) &&
-        !(shape & ON_CONNECTED && service_connected(qp)) &&
-        !(shape & ON_RELIABLE && service_reliable(qp))) {
+    if (!shape_suits(qp, shape)) {
         return false;
     }
     if (qp->service == MLX5_ST_XRC) {
@@ -870,6 +909,10 @@ static void send_complete(Mlx5Qp *qp, Mlx5Syndrome syndrome)
 
     trace_mlx5_send_complete(hca_name(qp), qp->obj.id, send->opcode,
                              send->index, send->len, syndrome);
+    if (send->opcode < MLX5_WQE_OPCODES) {
+        mlx5_count(&qp->hca->stats.requests[qp->service][send->opcode],
+                   syndrome == MLX5_SYND_OK);
+    }
     wait_end(qp);
     qp->fault_result = MLX5_FAULT_RETRY;
     send->valid = false;
