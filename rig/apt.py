@@ -222,6 +222,8 @@ class Archive:
             try:
                 proc.run(self._argv("apt-get", "update", "-q"), log=LOGS / "fetch.log", env=_environment(),
                          what="apt-get update", timeout=UPDATE_TIMEOUT)
+            except room.Full:
+                raise
             except RigError as err:
                 raise RigError(_why(err), "check the network and the proxy in apt's configuration") from err
         self.updated = True

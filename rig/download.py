@@ -153,7 +153,7 @@ def _transfer(files: Sequence[tuple[Pinned, str]], transfer: Transfer, current: 
     try:
         transfer([(uri, _part(file)) for file, uri in files], progress)
     except RigError as err:
-        if "No space left" in err.what:
+        if room.says_full(err.what):
             raise room.full(DOWNLOADS) from err
         raise
 

@@ -239,12 +239,12 @@ def _upstream(project: Project) -> Path:
 
 
 def _first(what: str, ways: Sequence[tuple[str, Callable[[], Path]]], hint: str) -> tuple[str, Path]:
-    """The first way that works. A corrupt file ends the search: it must not hide behind another source."""
+    """The first way that works. A corrupt file ends the search, as it must not hide behind another source; so does a full disk."""
     reasons = []
     for label, way in ways:
         try:
             return label, way()
-        except download.Corrupt:
+        except (download.Corrupt, room.Full):
             raise
         except RigError as err:
             reasons.append(f"    {label}: {str(err).strip()}".replace("\n", "\n      "))

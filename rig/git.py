@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Mapping, Optional
 
+from . import proc, room
 from .ui import RigError
 
 IDENTITY = ("hmm-p2p developers", "developers@hmm-p2p.invalid")
@@ -31,13 +32,21 @@ def environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
 def attempt(repo: Path, *args: str, env: Optional[Mapping[str, str]] = None,
             data: Optional[str] = None) -> subprocess.CompletedProcess:
     """Run git in `repo` and return the completed process, whatever its exit status."""
-    return subprocess.run(["git", "-C", str(repo), *args], env=environment(env), input=data, text=True,
-                          capture_output=True, stdin=None if data is not None else subprocess.DEVNULL)
+    argv = ["git", "-C", str(repo), *args]
+    child = proc.spawn(argv, env=environment(env), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       stdin=subprocess.DEVNULL if data is None else subprocess.PIPE)
+    try:
+        out, err = child.communicate(data)
+    finally:
+        proc.reap(child)
+    return subprocess.CompletedProcess(argv, child.returncode, out, err)
 
 
 def git(repo: Path, *args: str, env: Optional[Mapping[str, str]] = None, data: Optional[str] = None) -> str:
-    """Run git in `repo` and return its output without the final newline; RigError when it fails."""
+    """Run git in `repo` and return its output without the final newline; RigError when it fails (room.Full: for want of room)."""
     done = attempt(repo, *args, env=env, data=data)
+    if done.returncode and room.says_full(done.stderr):
+        raise room.full(repo)
     if done.returncode:
         raise RigError(f"git {' '.join(args[:3])} failed in {repo}:\n{done.stderr.strip()}")
     return done.stdout.rstrip("\n")

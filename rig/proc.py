@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Mapping, Optional, Sequence
 
+from . import room
+from .paths import BUILD
 from .ui import RigError
 
 DEVNULL = subprocess.DEVNULL
@@ -89,6 +91,8 @@ def run(argv: Sequence[str | os.PathLike], *, log: Path, cwd: Optional[Path] = N
             reap(child)
             if child.stdout:
                 child.stdout.close()
+    if status != 0 and (said := next((t.strip() for t in tail if room.says_full(t)), "")):
+        raise room.full(cwd or BUILD, said)
     if status != 0 or timed_out.is_set():
         why = f"took more than {timeout:.0f} s" if timed_out.is_set() else f"exit status {status}"
         raise RigError(f"{what or os.fspath(argv[0])} failed ({why}); the log is {log}:\n" +

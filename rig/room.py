@@ -11,16 +11,26 @@ from .paths import BUILD, CACHE
 from .ui import RigError
 
 
+class Full(RigError):
+    """A disk has not enough room. Nothing else is tried then: only the user can make some."""
+
+
 def need(where: Path, size: int) -> None:
-    """Raise RigError unless the disk that holds `where` (which need not exist yet) has `size` bytes free."""
+    """Raise Full unless the disk that holds `where` (which need not exist yet) has `size` bytes free."""
     free = _free(where)
     if free < size:
-        raise RigError(f"the disk that holds {where} is full: {-(-size >> 20)} MiB needed, {free >> 20} MiB free", _hint(where))
+        raise Full(f"the disk that holds {where} is full: {-(-size >> 20)} MiB needed, {free >> 20} MiB free", _hint(where))
 
 
-def full(where: Path) -> RigError:
-    """The error for a disk that became full while `where` was written."""
-    return RigError(f"the disk that holds {where} is full ({_free(where) >> 20} MiB free)", _hint(where))
+def full(where: Path, said: str = "") -> Full:
+    """The error for a disk that became full while `where` was written; `said` is what a program said about it."""
+    # How much is free now says nothing: what was half written is deleted by now.
+    return Full(f"the disk that holds {where} became full" + (f":\n    {said}" if said else ""), _hint(where))
+
+
+def says_full(text: str) -> bool:
+    """Whether a program's complaint is that the disk is full."""
+    return "No space left on device" in text or "Disk quota exceeded" in text
 
 
 @contextmanager

@@ -13,10 +13,11 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterable
+from typing import Iterable, Iterator
 
-from . import fetch, paths
+from . import fetch, paths, room
 from .git import IDENTITY, attempt, git, succeeds
 from .ui import RigError, say, step
 
@@ -75,7 +76,7 @@ def make_base() -> None:
     unfinished = TREE.with_name(TREE.name + ".new")
     shutil.rmtree(unfinished, ignore_errors=True)
     origin = fetch.unpack_kernel(unfinished)
-    with step("commit the base kernel") as current:
+    with _discarded_on_failure(unfinished), step("commit the base kernel") as current:
         git(unfinished, "init", "--quiet", "--object-format=sha1", f"--initial-branch={BASE}")
         for key, value in (("core.autocrlf", "false"), ("core.fileMode", "true"), ("gc.auto", "0"),
                            ("core.untrackedCache", "true"), ("user.name", IDENTITY[0]), ("user.email", IDENTITY[1])):
@@ -94,6 +95,16 @@ def make_base() -> None:
         if found != base_commit():
             say(f"  tree: the base made of {origin} differs from the one made of Debian's package ({base_commit()[:12]})")
     unfinished.rename(TREE)
+
+
+@contextmanager
+def _discarded_on_failure(directory: Path) -> Iterator[None]:
+    """Nobody has use for a half-made tree, and it may be what fills the disk."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def make_tree() -> None:
@@ -240,8 +251,12 @@ def _apply(patches: Iterable[Path]) -> str:
                 next_file = Path(git(work, "rev-parse", "--absolute-git-dir")) / "rebase-apply" / "next"
                 number = int(next_file.read_text()) if next_file.exists() else 1
                 failed = patches[number - 1]
+                # The rest is git's advice for a tree that is not there any more.
+                said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("error: ", "fatal: "))]
+                if any(map(room.says_full, said)):
+                    raise room.full(work)
                 raise RigError(
-                    f"{failed.relative_to(paths.REPO)} does not apply:\n{_indent((done.stdout + done.stderr).strip())}",
+                    f"{failed.relative_to(paths.REPO)} does not apply:\n{_indent(chr(10).join(said))}",
                     "build/linux is unchanged. To mend the patch by hand: git -C build/linux switch -c mend base && "
                     f"git -C build/linux am -3 {PATCHES}/*.patch")
             return git(work, "rev-parse", "HEAD")

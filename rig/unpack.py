@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Sequence
 
-from . import proc
+from . import proc, room
 from .ui import RigError
 
 Command = Sequence[str | os.PathLike[str]]
@@ -75,7 +75,7 @@ def pipe(what: str, *commands: Command) -> None:
             text = stderr.read().decode(errors="replace").strip()
             if bad and text:    # who failed without a word only lost its reader
                 complaints.append(f"{os.fspath(argv[0])}: {'; '.join(text.splitlines()[:3])}")
-        if any("No space left" in text for text in complaints):
+        if any(map(room.says_full, complaints)):
             raise OSError(errno.ENOSPC, what)
         if any(failed):
             raise RigError(f"{what} failed: {complaints[0] if complaints else 'a tool ended without a word'}")

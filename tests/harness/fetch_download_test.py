@@ -111,7 +111,7 @@ class Download(CacheCase):
     def test_full_disk_while_writing(self) -> None:
         def transfer(files, progress) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
-        with self.assertRaisesRegex(RigError, "is full"):
+        with self.assertRaisesRegex(RigError, "became full"):
             download.obtain("file", [(FILE, URI)], transfer)
 
     def test_lock_excludes_another_process(self) -> None:

@@ -7,7 +7,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from rig import room
+from rig import fetch, proc, room
+from rig.git import git
 from rig.ui import RigError
 
 
@@ -40,6 +41,33 @@ class Errors(unittest.TestCase):
 
     def test_a_directory_above(self) -> None:
         self.assertIn("XDG_CACHE_HOME", self.error(errno.EACCES, room.CACHE.parent, room.CACHE))
+
+    def test_a_program_that_meets_a_full_disk(self) -> None:
+        log, script = self.top / "log", "echo some text; echo 'cc: x.o: No space left on device'; echo more; exit 1"
+        with mock.patch.object(proc, "BUILD", room.BUILD), self.assertRaises(room.Full) as caught:
+            proc.run(["sh", "-c", script], log=log)
+        self.assertRegex(str(caught.exception), r"became full:\n +cc: x.o: No space left on device\n.*set RIG_BUILD")
+        with self.assertRaisesRegex(RigError, "exit status 1"):
+            proc.run(["sh", "-c", "echo no such file; exit 1"], log=log)
+
+    def test_git_on_a_full_disk(self) -> None:
+        program = self.top / "bin" / "git"
+        program.parent.mkdir()
+        program.write_text("#!/bin/sh\necho 'fatal: unable to write loose object file: No space left on device' >&2\nexit 128\n")
+        program.chmod(0o755)
+        with mock.patch.dict(os.environ, PATH=f"{program.parent}:{os.environ['PATH']}"), \
+                self.assertRaisesRegex(room.Full, "became full\n.*set RIG_BUILD"):
+            git(room.BUILD / "linux", "add", "--all")
+
+    def test_a_full_disk_ends_the_search_for_a_source(self) -> None:
+        def full() -> Path:
+            raise room.full(room.CACHE)
+
+        def other() -> Path:
+            self.fail("another source was tried")
+
+        with self.assertRaises(room.Full):
+            fetch._first("the source", [("here", full), ("there", other)], "hint")
 
     def test_elsewhere_no_variable_helps(self) -> None:
         self.assertNotIn("set ", self.error(errno.EACCES, self.top / "else", room.CACHE))
