@@ -8,9 +8,11 @@ files of QEMU itself.
 import os
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 from . import compiler, fetch, paths, products
+from .git import attempt
 from .proc import run
 from .ui import RigError, step
 
@@ -110,13 +112,12 @@ def _prepare_source() -> None:
     for patch in _patches():
         for name in re.findall(r"^--- a/(\S+)", patch.read_text(encoding="utf-8"), re.M):
             _save_original(name)
-        try:
-            run(["patch", "-p1", "--no-backup-if-mismatch", "--forward", "-i", patch], cwd=SOURCE, log=_LOG,
-                what=f"applying {patch.relative_to(paths.REPO)} to QEMU",
-                hint="bring the patch up to date with the pinned source")
-        except RigError:
+        # Not patch(1): with its fuzz a hunk of one line of context fits anywhere, and without it only at the end of a file.
+        done = attempt(SOURCE, "apply", "--unidiff-zero", str(patch), env={"GIT_CEILING_DIRECTORIES": str(SOURCE.parent)})
+        if done.returncode:
             _restore_originals()
-            raise
+            raise RigError(f"{patch.relative_to(paths.REPO)} does not apply to QEMU:\n{textwrap.indent(done.stderr.strip(), '    ')}",
+                           "bring the patch up to date with the pinned source")
     _state("wired").write_text(wiring)
 
 
