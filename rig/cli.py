@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("test", _test, "run the tests whose names contain PATTERN")
     sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN")
     sub.add_argument("--list", action="store_true", help="print the names of the tests and stop")
-    sub.add_argument("--jobs", type=int, default=0, help="guests to run at once (default: half of the cores)")
+    sub.add_argument("--jobs", type=int, default=0, help="guests to run at once (default: one for each core that has 3 GiB of memory)")
     sub.add_argument("--full", action="store_true", help="also the long tests")
     sub.add_argument("--no-build", action="store_true", help="use what was built before")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Optional, Sequence, TextIO
 
 from . import ktap
-from .ui import RigError
+from .ui import RigError, Spent
 
 
 @dataclass
@@ -88,8 +88,8 @@ class Report:
         with self._lock:
             self._writer.diagnostic(text)
 
-    def finish(self, seconds: Sequence[tuple[str, float]], complete: bool) -> int:
-        """Print the seconds of each step, the failures again, and the last line. Returns the exit status of the run.
+    def finish(self, spent: Sequence[Spent], complete: bool) -> int:
+        """Print what each step took, the failures again, and the last line. Returns the exit status of the run.
 
         `complete`: every case of the suite was selected, so that an allowed skip which never happened is worth a remark.
         """
@@ -99,11 +99,11 @@ class Report:
                 for entry in self._skips.entries:
                     if not entry.used:
                         out(f"skips.toml: nothing was skipped as {entry.name} ({entry.reason})")
-            width = max((len(title) for title, _ in seconds), default=0)
-            if seconds:
-                out("seconds:")
-            for title, value in seconds:
-                out(f"  {title:<{width}} {value:8.1f}")
+            width = max((len(each.title) for each in spent), default=0)
+            if spent:
+                out(f"  {'':<{width}}  seconds   of CPU")
+            for each in spent:
+                out(f"  {each.title:<{width}} {each.seconds:8.1f}" + (f" {each.cpu:8.1f}" if each.cpu else ""))
             for leaf in self.failures:
                 out(f"failed: {leaf.name}" + (f": {leaf.reason}" if leaf.reason else ""))
             self._stream.write(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped\n")

@@ -8,6 +8,8 @@ import fnmatch
 import io
 import os
 import queue
+import re
+import resource
 import shutil
 import sys
 import threading
@@ -23,12 +25,14 @@ from .qmp import QmpError
 from .report import Report, SkipList
 from .runs import new_run_directory
 from .testlib import Case, Failed, Skipped, Test
-from .ui import RigError
-from .vm import Artefacts, CommandFailed, KernelSplat, Options, Vm, VmFailure
+from .ui import RigError, Spent
+from .vm import Artefacts, CommandFailed, KernelSplat, Options, Vm, VmFailure, timeout_factor
 
 TESTS = paths.REPO / "tests"
 _UNITTEST_SECONDS = 600
 _SHOWN_LINES = 60
+_GUEST_MEMORY = 3 << 30
+"""What a guest takes of the host, in bytes; few tests fill all that a guest has."""
 
 
 def discover(root: Path = TESTS, glob: str = "*_test.py") -> list[Case]:
@@ -86,10 +90,23 @@ def run_tests(pattern: str = "", jobs: int = 0, full: bool = False) -> int:
     cases = discover()
     chosen = select(cases, pattern, full)
     directory = new_run_directory()
+    jobs = jobs or guests_at_once()
+    # A timeout is for what hangs, not for a guest that gets half of a core; rigs that tests start inherit this.
+    os.environ["RIG_TIMEOUT_FACTOR"] = str(timeout_factor() * max(1.0, jobs * Options.smp / _cores()))
     with open(directory / "results.ktap", "w", encoding="utf-8") as copy:
         suite = Suite(chosen, directory, images.artefacts, jobs=jobs, stream=_Tee(sys.stdout, copy),
                       skips=SkipList.load(TESTS / "skips.toml"), complete=len(chosen) == len(cases))
         return suite.run()
+
+
+def guests_at_once() -> int:
+    """One for each core, as what runs in a guest seldom keeps both of its CPUs busy; no more than there is memory for."""
+    available = int(re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)[1]) << 10  # type: ignore[index]
+    return max(1, min(_cores(), available // _GUEST_MEMORY))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _unittest_case(path: Path) -> Callable[[Test], None]:
@@ -103,14 +120,14 @@ class Suite:
     """One test run. `artefacts(kernel)` says what guests are booted from; `skips` which skips are allowed."""
 
     def __init__(self, cases: Sequence[Case], directory: Path, artefacts: Callable[[str], Artefacts], *,
-                 jobs: int = 0, stream: TextIO = sys.stdout, skips: Optional[SkipList] = None,
+                 jobs: int = 1, stream: TextIO = sys.stdout, skips: Optional[SkipList] = None,
                  complete: bool = False) -> None:
         self.cases = list(cases)
         self.directory = directory
         self.artefacts = artefacts
-        self.jobs = jobs or max(1, len(os.sched_getaffinity(0)) // 2)
+        self.jobs = jobs
         self.report = Report(stream, len(self.cases), skips or SkipList())
-        self.seconds: list[tuple[str, float]] = []
+        self.spent: list[Spent] = []
         self._complete = complete
         self._groups: queue.SimpleQueue[list[Case]] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -124,11 +141,13 @@ class Suite:
 
     def run(self) -> int:
         """Run everything; returns the exit status. On Ctrl-C ends every guest, prints what there is, and raises."""
+        cpu = _cpu_seconds()
         groups: dict[tuple, list[Case]] = {}
         for one in self.cases:
             key = one.boot_key if one.topology and not one.fresh else ("alone", one.name)
             groups.setdefault(key, []).append(one)
-        for group in groups.values():
+        # What may take long comes first, so that no core idles while the last group ends.
+        for group in sorted(groups.values(), key=lambda group: -sum(one.timeout for one in group)):
             self._groups.put(group)
         workers = [threading.Thread(target=self._work, name=f"worker-{n}") for n in range(min(self.jobs, len(groups)))]
         interrupted = False
@@ -148,7 +167,8 @@ class Suite:
             raise self._broken
         if interrupted:
             self.report.diagnostic(f"interrupted: {len(self.cases) - self._done} of {len(self.cases)} tests did not run")
-        status = self.report.finish([*ui.STEP_SECONDS, *self.seconds, ("tests in all", self._progress.seconds)],
+        everything = Spent("tests in all", self._progress.seconds, _cpu_seconds() - cpu)
+        status = self.report.finish([*ui.STEP_SECONDS, *self.spent, everything],
                                     self._complete and not interrupted)
         if interrupted:
             raise KeyboardInterrupt
@@ -178,7 +198,7 @@ class Suite:
         guest: Optional[Vm] = None
         dead_on_arrival: Optional[RigError] = None
         begin = time.monotonic()
-        boots = 0.0
+        boots = cpu = 0.0
         try:
             for one in group:
                 if self._stopping.is_set():
@@ -194,17 +214,19 @@ class Suite:
                 self._run_case(one, guest, failure)
                 if guest and (guest.failure or guest.new_splats()):
                     self._retire(guest)
+                    cpu += guest.cpu_seconds
                     guest = None
         finally:
             if guest:
                 self._retire(guest)
+                cpu += guest.cpu_seconds
             with self._lock:
                 first = group[0]
                 if first.topology:
                     what = f"{first.topology}, {first.kernel}: {len(group)} cases"
-                    self.seconds += [(f"boot {what}", boots), (f"run  {what}", time.monotonic() - begin - boots)]
+                    self.spent += [Spent(f"boot {what}", boots), Spent(f"run  {what}", time.monotonic() - begin - boots, cpu)]
                 else:
-                    self.seconds.append((first.name, time.monotonic() - begin))
+                    self.spent.append(Spent(first.name, time.monotonic() - begin))
 
     def _boot(self, one: Case) -> Vm:
         with self._lock:
@@ -323,6 +345,12 @@ class Suite:
         if self._progress.live:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 class _Tee(io.StringIO):

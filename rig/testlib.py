@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, NoReturn, Optional, Sequence
 
 from . import ktap, proc, topology
-from .vm import TIMEOUT_FACTOR, Artefacts, Completed, Options, Vm
+from .vm import Artefacts, Completed, Options, Vm, timeout_factor
 
 DEFAULT_KERNEL = "debug"
 
@@ -85,7 +85,7 @@ class Test:
         """A directory of this run for files that a case wants to keep."""
         self.results: list[ktap.Result] = []
         self.notes: list[str] = []
-        self.deadline = time.monotonic() + declared.timeout * TIMEOUT_FACTOR
+        self.deadline = time.monotonic() + declared.timeout * timeout_factor()
         self._vm = vm
         self.artefacts = artefacts
         """What a guest with a given kernel variant is booted from."""

@@ -7,7 +7,7 @@ stdout carries only results (KTAP, tables).
 import sys
 import time
 from contextlib import contextmanager
-from typing import Iterator
+from typing import Iterator, NamedTuple
 
 
 class RigError(Exception):
@@ -51,8 +51,15 @@ class Step:
         sys.stderr.flush()
 
 
-STEP_SECONDS: list[tuple[str, float]] = []
-"""Title and duration of every step that ended, in order; `rig test` prints them."""
+class Spent(NamedTuple):
+    """What something took: seconds, and seconds of CPU time where that is known (0 where not)."""
+    title: str
+    seconds: float
+    cpu: float = 0
+
+
+STEP_SECONDS: list[Spent] = []
+"""What every step that ended took, in order; `rig test` prints them."""
 
 
 @contextmanager
@@ -67,7 +74,7 @@ def step(title: str) -> Iterator[Step]:
         current.finish("FAILED")
         raise
     finally:
-        STEP_SECONDS.append((title, current.seconds))
+        STEP_SECONDS.append(Spent(title, current.seconds))
     current.finish("done")
 
 

@@ -28,8 +28,10 @@ from .qmp import Qmp, QmpError, Request
 from .topology import Topology
 from .ui import RigError
 
-TIMEOUT_FACTOR = float(os.environ.get("RIG_TIMEOUT_FACTOR") or 1)
-"""Multiplies every timeout of a guest; for machines much slower than two cores of 2020 or so."""
+def timeout_factor() -> float:
+    """$RIG_TIMEOUT_FACTOR, which multiplies every timeout of a guest: for machines much slower than two cores of 2020 or so."""
+    return float(os.environ.get("RIG_TIMEOUT_FACTOR") or 1)
+
 
 # A boot is given up when the console has been silent for so long (a machine busy with other work boots slowly, but it
 # talks), or after so long in all.
@@ -161,6 +163,8 @@ class Vm:
         self.options = options
         self.directory = directory
         self.boot_seconds = 0.0
+        self.cpu_seconds = 0.0
+        """What QEMU used of the host's CPUs in its life; known when it has ended."""
         self.failure: Optional[VmFailure] = None
         self.deadline: Optional[float] = None
         """When (time.monotonic) what runs in the guest must have ended; None: each command has its own timeout only."""
@@ -202,9 +206,9 @@ class Vm:
         start = time.monotonic()
         self._launch()
         seen = -1
-        while seen != len(self.console.lines) and (left := start + timeout * TIMEOUT_FACTOR - time.monotonic()) > 0:
+        while seen != len(self.console.lines) and (left := start + timeout * timeout_factor() - time.monotonic()) > 0:
             seen = len(self.console.lines)
-            if self._wait(lambda: self._agent.hello is not None, min(left, BOOT_SILENT_SECONDS * TIMEOUT_FACTOR)):
+            if self._wait(lambda: self._agent.hello is not None, min(left, BOOT_SILENT_SECONDS * timeout_factor())):
                 self.boot_seconds = time.monotonic() - start
                 return self
         self._hung(BootTimeout(f"topology {self.topology.name}: the guest's agent did not answer; gave up after "
@@ -217,7 +221,7 @@ class Vm:
                 self._check()
                 self._ending = True
                 self._agent.power_off()
-            if not self._wait(lambda: self._exited, timeout * TIMEOUT_FACTOR):
+            if not self._wait(lambda: self._exited, timeout * timeout_factor()):
                 self._hung(CommandHung("the guest does not power off", self.console.path))
             self.check()
         finally:
@@ -229,6 +233,7 @@ class Vm:
             self._ending = True
             child, self._child = self._child, None
         if child:
+            self._account(child)
             proc.reap(child, grace=2)
         if self._thread:
             self._thread.join()
@@ -302,14 +307,14 @@ class Vm:
         Raises CommandHung after `timeout` seconds or at `deadline`, a KernelSplat if one came first, or what befell the guest.
         """
         begin = time.monotonic()
-        limit = begin + timeout * TIMEOUT_FACTOR
+        limit = begin + timeout * timeout_factor()
         if self.deadline is not None:
             limit = max(min(limit, self.deadline), begin + 1)
         splats = len(self.console.splats)
         if not self._wait(lambda: condition() or len(self.console.splats) > splats, limit - time.monotonic()):
             self._hung(CommandHung(f"{complaint} within {limit - begin:.0f} s", self.console.path))
         if not condition():
-            rest = min(limit - time.monotonic(), AFTER_SPLAT_SECONDS * TIMEOUT_FACTOR)
+            rest = min(limit - time.monotonic(), AFTER_SPLAT_SECONDS * timeout_factor())
             if not self._wait(condition, rest):
                 self._hung(self._splat_failure(self.console.splats[splats:]))
 
@@ -361,7 +366,7 @@ class Vm:
                     return True
             return False
 
-        if not self._wait(on_console, MARK_SECONDS * TIMEOUT_FACTOR):
+        if not self._wait(on_console, MARK_SECONDS * timeout_factor()):
             self._hung(CommandHung("a message to the kernel log did not appear on the console", self.console.path))
 
     def suspend(self, level: str = "none", timeout: float = 120) -> None:
@@ -415,7 +420,7 @@ class Vm:
     def qmp(self, command: str, timeout: float = QMP_SECONDS, **arguments: Any) -> Any:
         """Run a QMP command ("_" in the names of arguments stands for "-"). Raises QmpError when QEMU refuses."""
         request = self._qmp_start(command, {k.replace("_", "-"): v for k, v in arguments.items()})
-        limit = timeout * TIMEOUT_FACTOR
+        limit = timeout * timeout_factor()
         if not self._wait(lambda: request.done, limit):
             raise VmFailure(f"QEMU's monitor did not answer '{command}' within {limit:.0f} s", self.console.path)
         return request.result()
@@ -631,6 +636,7 @@ class Vm:
                     if self._suspect and time.monotonic() >= self._suspect[0]:
                         self._fail(self._suspect[1])
                     self._changed.notify_all()
+            self._account(child)
             child.wait()
             with self._changed:
                 self._exited = True
@@ -639,6 +645,14 @@ class Vm:
                 self._changed.notify_all()
         finally:
             os.close(pidfd)
+
+    def _account(self, child: subprocess.Popen) -> None:
+        """Note the CPU time of a QEMU that nobody waited for yet: afterwards nothing tells it apart from other children."""
+        try:
+            fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return
+        self.cpu_seconds = max(self.cpu_seconds, sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK"))
 
     def _nudge(self) -> None:
         """Make the pump look at what there is to send."""
