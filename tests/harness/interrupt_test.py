@@ -5,9 +5,10 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Mapping, Sequence
 
 from rig import paths
 from rig.testlib import Test, case
@@ -36,26 +37,30 @@ def wait_for(t: Test, condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
-def end_in_the_middle(t: Test, signo: int, arguments: list[str]) -> int:
-    """Start the rig, send it a signal once QEMU runs, check that nothing is left; its exit status."""
+def end_in_the_middle(t: Test, signo: int, arguments: list[str], busy: str = " -name rig-", env: Mapping[str, str] = {},
+                      rig: Sequence[str] = RIG) -> int:
+    """Start the rig, send it a signal once a process with `busy` in its command line runs, check that nothing is left.
+
+    Returns the rig's exit status. What is looked for by default is a guest, not the short-lived QEMU that finds out
+    whether KVM works.
+    """
     variable, value = "RIG_TEST_TOKEN", f"{os.getpid()}-{random.random()}"
     token = f"{variable}={value}"
     with open(t.directory / "rig.log", "ab") as log:
-        child = subprocess.Popen([*RIG, *arguments], env={**os.environ, variable: value}, stdin=subprocess.DEVNULL,
+        child = subprocess.Popen([*rig, *arguments], env={**os.environ, **env, variable: value}, stdin=subprocess.DEVNULL,
                                  stdout=log, stderr=log, start_new_session=True)
     t.on_abort(child.kill)
     try:
-        def guest_runs() -> bool:
-            t.check(child.poll() is None, f"the rig ended before its guest was there; see {t.directory}/rig.log")
-            # not the short-lived QEMU that finds out whether KVM works
-            return any(" -name rig-" in command for command in processes_with(token).values())
+        def is_busy() -> bool:
+            t.check(child.poll() is None, f"the rig ended before {busy!r} ran; see {t.directory}/rig.log")
+            return any(busy in command for command in processes_with(token).values())
 
-        wait_for(t, guest_runs, "the guest starts")
+        wait_for(t, is_busy, f"{busy!r} runs")
         child.send_signal(signo)
         status = child.wait(timeout=max(t.remaining, 1))
         if signo == signal.SIGKILL:
-            # Nobody is left to clean up: the kernel kills QEMU for us, which takes it a moment.
-            wait_for(t, lambda: not processes_with(token), "QEMU dies with the rig")
+            # Nobody is left to clean up: the kernel kills the children for us, which takes it a moment.
+            wait_for(t, lambda: not processes_with(token), "the children die with the rig")
         t.equal(processes_with(token), {}, "processes left")
         return status
     finally:
@@ -87,3 +92,45 @@ def tests_and_ctrl_c(t: Test) -> None:
     status = end_in_the_middle(t, signal.SIGINT, ["test", "--no-build", "topology/mapping_type/computed@switch"])
     t.equal(status, 130, "exit status")
     t.check("interrupted: " in (t.directory / "rig.log").read_text(), "the run says that it was interrupted")
+
+
+def unpack_and(t: Test, signo: int, expected: int) -> None:
+    """End the rig while it unpacks the kernel; the next one, ended likewise, finds the same state and not twice the files."""
+    with tempfile.TemporaryDirectory() as build:
+        for _ in range(2):
+            status = end_in_the_middle(t, signo, ["tree"], busy="tar -x -p -C", env={"RIG_BUILD": build})
+            t.equal(status, expected, "exit status")
+            left = [p.name for p in Path(build).iterdir() if p.name != ".lock"]
+            if signo == signal.SIGKILL:
+                t.check(len(left) <= 1, f"only what the last one unpacked is left, not {left}")
+            else:
+                t.equal(left, [], "files left in the build directory")
+
+
+@case(timeout=120)
+def unpack_and_ctrl_c(t: Test) -> None:
+    unpack_and(t, signal.SIGINT, 130)
+
+
+@case(timeout=120)
+def unpack_and_sigkill(t: Test) -> None:
+    unpack_and(t, signal.SIGKILL, -signal.SIGKILL)
+
+
+@case(timeout=120)
+def compile_and_ctrl_c(t: Test) -> None:
+    """What was compiled before the end stays, and the next run goes on."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "source"
+        source.mkdir()
+        (source / "Makefile").write_text("all: first second\nfirst:\n\t@echo one >$@\nsecond: first\n\t@test -e go || sleep 1000\n\t@echo two >$@\n")
+        program = ("import sys; from pathlib import Path; from rig import cli, proc; "
+                   f"cli._tree = lambda options: proc.run(['make', '-C', {str(source)!r}], log=Path({scratch!r}) / 'log'); "
+                   "sys.exit(cli.main(['tree']))")
+        arguments = ["env", "--default-signal=INT", sys.executable, "-B", "-c", program]
+        where = {"PYTHONPATH": str(paths.REPO)}
+        t.equal(end_in_the_middle(t, signal.SIGINT, arguments, busy="sleep 1000", env=where, rig=[]), 130, "exit status")
+        t.equal(sorted(p.name for p in source.iterdir()), ["Makefile", "first"], "what was made")
+        (source / "go").touch()
+        t.host(arguments, env=where)
+        t.check((source / "second").exists(), "the next run goes on")
