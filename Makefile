@@ -4,7 +4,7 @@
 RIG := "$(CURDIR)/rig/rig"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check tools fetch tree patches kernel kernel-debug qemu guest shell clean
+.PHONY: help demo test test-full test-mutations check tools fetch tree patches kernel kernel-debug qemu guest shell clean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' "$(CURDIR)/Makefile" | expand -t 22
@@ -17,6 +17,9 @@ test: ## everything that CI runs: checks, device tests, guest tests on the debug
 
 test-full: ## make test and the long tests
 	@$(RIG) test --full
+
+test-mutations: ## prove that the tests fail when the series is broken (tests/mutations)
+	@$(RIG) mutations
 
 check: ## only the checks that need no guest
 	@$(RIG) check

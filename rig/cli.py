@@ -86,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-build", action="store_true", help="use what was built before")
 
     sub = verb("topologies", _topologies, "list the topologies that run and shell know")
+    sub = verb("mutations", _mutations, "prove that the tests fail when the series is broken (tests/mutations)")
+    sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN",
+                     help="only those with PATTERN in their name or in that of their test")
+    sub.add_argument("--list", action="store_true", help="print them and stop")
+    sub.add_argument("--jobs", type=int, default=0, help="guests to run at once (default: half of the cores)")
+    sub.add_argument("--no-build", action="store_true", help="use what was built before")
+
     sub = verb("demo", _demo, "RDMA on GPU memory with perftest, peer to peer and not, and what the devices say about it")
     _kernel_option(sub)
     verb("check", _check, "the checks that need no guest: round trip, checkpatch, shellcheck, Python")
@@ -183,6 +190,15 @@ def _test(options: argparse.Namespace) -> int:
     if not options.no_build:
         build(variant="debug", checks=True)
     return suite.run_tests(options.pattern, jobs=options.jobs, full=options.full)
+
+
+def _mutations(options: argparse.Namespace) -> int:
+    from . import mutations
+    if options.list:
+        return mutations.list_all(options.pattern)
+    if not options.no_build:
+        build(variant=mutations.VARIANT)
+    return mutations.run(options.pattern, jobs=options.jobs)
 
 
 def _topologies(options: argparse.Namespace) -> None:

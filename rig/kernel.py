@@ -23,7 +23,7 @@ MODULES = paths.REPO / "guest" / "modules"
 
 @dataclass(frozen=True)
 class Variant:
-    """A kernel to build: `series` or `base` source, and the fragments in linux/configs that make its configuration.
+    """A kernel to build: `series`, `base` or `mutants` source, and the fragments in linux/configs that make its configuration.
 
     `cmdline` is what it is booted with where a guest's own command line says nothing else.
     """
@@ -46,6 +46,7 @@ VARIANTS = {
     "debug": Variant("series", _COMMON + ("debug",), _DEBUG),
     "base-release": Variant("base", _COMMON),
     "base-debug": Variant("base", _COMMON + ("debug",), _DEBUG),
+    "mutants": Variant("mutants", _COMMON + ("debug",), _DEBUG),    # see rig/mutations.py
 }
 
 
@@ -170,6 +171,8 @@ def _selftests(variant: str, source: Path, out: Path) -> None:
     """Compile the kernel's own tests that the guest runs: programs static, so that they do not depend on the guest's libc."""
     selftests = source / "tools" / "testing" / "selftests"
     for target, program, libraries in SELFTESTS:
+        if VARIANTS[variant].source == "base" and not (selftests / target).is_dir():
+            continue
         (out / target).mkdir(parents=True)
         run([*compiler.command().split(), "-static", "-O2", "-Wall", "-D_GNU_SOURCE", "-U_FORTIFY_SOURCE",
              "-isystem", source / "tools" / "include" / "uapi", "-I", source, "-I", selftests,
@@ -198,6 +201,9 @@ def _source(variant: str) -> Path:
     if VARIANTS[variant].source == "series":
         tree.follow_patches()
         return tree.TREE
+    if VARIANTS[variant].source == "mutants":
+        from . import mutations
+        return mutations.source()
     base = paths.BUILD / "linux-base"
     if not base.exists():
         with step("check out the base kernel"):
@@ -211,6 +217,9 @@ def _key(variant: str) -> str:
     kind = VARIANTS[variant].source
     if kind == "base":
         source = tree.base_commit()
+    elif kind == "mutants":
+        from . import mutations
+        source = mutations.digest()
     elif (tree.TREE / ".git").exists():
         source = tree.source_id()
         if not source:

@@ -94,7 +94,7 @@ def run_tests(pattern: str = "", jobs: int = 0, full: bool = False) -> int:
     # A timeout is for what hangs, not for a guest that gets half of a core; rigs that tests start inherit this.
     os.environ["RIG_TIMEOUT_FACTOR"] = str(timeout_factor() * max(1.0, jobs * Options.smp / _cores()))
     with open(directory / "results.ktap", "w", encoding="utf-8") as copy:
-        suite = Suite(chosen, directory, images.artefacts, jobs=jobs, stream=_Tee(sys.stdout, copy),
+        suite = Suite(chosen, directory, images.artefacts, jobs=jobs, stream=Tee(sys.stdout, copy),
                       skips=SkipList.load(TESTS / "skips.toml"), complete=len(chosen) == len(cases))
         return suite.run()
 
@@ -353,7 +353,7 @@ def _cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-class _Tee(io.StringIO):
+class Tee(io.StringIO):
     """Writes to several streams."""
 
     def __init__(self, *streams: TextIO) -> None:

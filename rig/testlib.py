@@ -28,7 +28,10 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """A test as declared. `topology` is "" for one that needs no guest."""
+    """A test as declared. `topology` is "" for one that needs no guest.
+
+    `only` are the cases of the selftest that it runs which are of interest, where it can run some; () are all of them.
+    """
     name: str
     function: Callable[["Test"], None]
     topology: str
@@ -38,6 +41,7 @@ class Case:
     fresh: bool
     full: bool
     needs: tuple[str, ...]
+    only: tuple[str, ...] = ()
 
     @property
     def boot_key(self) -> tuple:

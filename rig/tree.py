@@ -229,6 +229,12 @@ def applied_id() -> str:
     return git(TREE, "rev-parse", f"{_applied()}^{{tree}}")
 
 
+def series_commit() -> str:
+    """The commit that linux/patches gives on the base. build/linux, which may hold other work, is left alone."""
+    make_base()
+    return _applied() if applied_id() else _apply(patch_files())
+
+
 def _apply(patches: Iterable[Path]) -> str:
     """The commit that `git am` makes of `patches` on the base. Works beside build/linux and leaves its files alone.
 

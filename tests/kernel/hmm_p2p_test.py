@@ -32,7 +32,8 @@ def devices(vm: Vm) -> Iterator[None]:
 
 
 def selftest(t: Test, arguments: str = "") -> None:
-    """Run the program, or those of its cases that `arguments` say."""
+    """Run the program, or those of its cases that `arguments` say, or that the case was limited to."""
+    arguments = " ".join(f"-t {name}" for name in t.case.only) or arguments
     with devices(t.vm):
         t.guest_ktap(f"{PROGRAM} {arguments}", timeout=max(t.remaining - 20, 20))
 

@@ -6,11 +6,12 @@ PROGRAM = "/opt/hmm-p2p/selftests/mm/hmm-tests"
 
 
 def run(t: Test, arguments: str) -> None:
-    """Run the program, or those of its cases that `arguments` say."""
+    """Run the program, or those of its cases that `arguments` say, or that the case was limited to."""
+    arguments = " ".join(f"-t {name}" for name in t.case.only) or arguments
     # What the program would otherwise skip: its huge page cases want some reserved. It opens the devices by these names.
     t.vm.run("echo 32 >/proc/sys/vm/nr_hugepages; modprobe test_hmm; ls /dev/hmm_dmirror0 /dev/hmm_dmirror1")
     parser = t.guest_ktap(f"{PROGRAM} {arguments}")
-    private = [r for r in parser.results if ".hmm_device_private." in r.name]
+    private = [r for r in parser.results if "_device_private." in r.name]
     t.check(private, "hmm-tests has device-private cases")
     t.vm.run("modprobe -r test_hmm")
 

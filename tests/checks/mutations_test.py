@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The mutations fit the series: their patches apply, together, and the tests that they name exist (rig/mutations.py)."""
+import unittest
+
+from rig import ktap, mutations, suite, tree
+
+
+class Mutations(unittest.TestCase):
+    def test_they_apply(self) -> None:
+        merged = mutations.merge(mutations.load(), tree.series_commit())
+        for mutation in mutations.load():
+            self.assertTrue(any(f"MUTATION({mutation.switch})" in text for text in merged.values()), mutation.name)
+
+    def test_they_name_tests(self) -> None:
+        mutations.check(mutations.load(), suite.discover())
+
+
+class Verdicts(unittest.TestCase):
+    """A test that fails is no proof unless it fails as the mutation says."""
+
+    def judged(self, seen: ktap.Result, only: tuple[str, ...] = (), says: str = "") -> tuple[str, str]:
+        mutation = mutations.Mutation("m", mutations.MUTATIONS / "m.patch", "it", "a/test", only, says, "")
+        result = mutations.judge(mutation, seen)
+        return result.status, result.reason
+
+    def test_survivor(self) -> None:
+        passed = ktap.Result("a/test", ktap.PASS, children=[ktap.Result("hmm_p2p.one", ktap.PASS)])
+        self.assertEqual(self.judged(passed, ("one",)), (ktap.FAIL, "survived: the test passes"))
+
+    def test_named_subtests_have_to_fail(self) -> None:
+        failed = ktap.Result("a/test", ktap.FAIL, children=[ktap.Result("hmm_p2p.one", ktap.FAIL), ktap.Result("hmm_p2p.two", ktap.PASS)])
+        self.assertEqual(self.judged(failed, ("one",))[0], ktap.PASS)
+        self.assertEqual(self.judged(failed, ("one", "two"))[0], ktap.FAIL)
+
+    def test_reason(self) -> None:
+        failed = ktap.Result("a/test", ktap.FAIL, "private pages: expected 8, saw 0")
+        self.assertEqual(self.judged(failed, says="private pages")[0], ktap.PASS)
+        self.assertEqual(self.judged(failed, says="copies")[0], ktap.FAIL)
+        diagnosed = ktap.Result("a/test", ktap.FAIL, children=[ktap.Result("x", ktap.FAIL, diagnostics=["# private pages"])])
+        self.assertEqual(self.judged(diagnosed, says="private pages")[0], ktap.PASS)
+
+    def test_no_boot_is_no_proof(self) -> None:
+        failed = ktap.Result("a/test", ktap.FAIL, "boot timeout: private pages")
+        self.assertEqual(self.judged(failed, says="private pages"), (ktap.FAIL, "the guest did not boot"))
+
+
+if __name__ == "__main__":
+    unittest.main()
