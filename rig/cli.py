@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN",
                      help="only those with PATTERN in their name or in that of their test")
     sub.add_argument("--list", action="store_true", help="print them and stop")
-    sub.add_argument("--jobs", type=int, default=0, help="guests to run at once (default: half of the cores)")
+    sub.add_argument("--jobs", type=int, default=0, help="guests to run at once (default: as for test)")
     sub.add_argument("--no-build", action="store_true", help="use what was built before")
 
     sub = verb("demo", _demo, "RDMA on GPU memory with perftest, peer to peer and not, and what the devices say about it")
