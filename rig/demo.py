@@ -85,7 +85,7 @@ def _table(output: str) -> str:
 
 def _proof(run_: Run, types: dict[str, str]) -> str:
     def row(name: str, server: object, client: object) -> str:
-        return f"{name:<46} {server!s:>16} {client!s:>16}"
+        return f"{name:<50} {server!s:>16} {client!s:>16}"
 
     def both(name: str, *counters: str) -> str:
         return row(name, *(sum(end.moved[counter] for counter in counters) for end in run_.ends))
@@ -101,12 +101,13 @@ def _proof(run_: Run, types: dict[str, str]) -> str:
              both("  payload that the HCA moved from or to VRAM", "data-read-peer-bytes", "data-write-peer-bytes"),
              both("  payload that it moved from or to host memory", "data-read-host-bytes", "data-write-host-bytes"),
              both("  page faults that it raised", "page-faults"),
-             row("  copies by the GPU, bytes to host memory", run_.copies["ce-launches"], run_.copies["ce-bytes-d2h"]),
+             f"  the GPU copied {run_.migration['ce-bytes-h2d']} bytes to VRAM before, and in the traffic "
+             f"{run_.copies['ce-bytes-d2h']} bytes to host memory by {run_.copies['ce-launches']} copies",
              "told by the guest's kernel:"]
     if types:
         lines.append(row("  P2P mapping type", *(types[end.role] for end in run_.ends)))
     lines += [row("  pages of the buffer in VRAM before the traffic", *pages(0)),
-              row("  after the traffic", *pages(1)),
+              row("  pages of the buffer in VRAM after the traffic", *pages(1)),
               region("  pages mapped as aliases", "alias_pages"),
               "read by the host from VRAM, where the buffer of the server was:"]
     for sent, found, before in run_.arrived():
