@@ -740,6 +740,51 @@ static void push_copy(Gpu *g, Push *p, uint64_t src, uint64_t dst,
 #define L_SRC_PHYS      (1 << 12)
 #define L_DST_PHYS      (1 << 13)
 
+/*
+ * What a channel was doing when it was taken off the hardware is in its
+ * instance block: a suspend resets the rest.  Here it waits in the middle of a
+ * segment, after methods that what follows relies on.
+ */
+static void test_channel_resume(void)
+{
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+
+    v_stl(g, V_DATA, 0xc0c0c0c0);
+    push(g, &p, INC(CE_SUBCH, 0x400, 8));
+    push(g, &p, 0);
+    push(g, &p, V_DATA);
+    push(g, &p, 0);
+    push(g, &p, V_DATA + 0x100);
+    push(g, &p, 0);
+    push(g, &p, 0);
+    push(g, &p, 4);
+    push(g, &p, 0);
+    push_sem(g, &p, V_SEM + 16, 5, 4 | 1 << 24);        /* >= 5 */
+    push(g, &p, INC(CE_SUBCH, 0x300, 1));
+    push(g, &p, L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    push_sem(g, &p, V_SEM, 0xd00d, 2);
+    kick(g, &p);
+    wr(g, CCSR_INST, 0);
+    wr(g, PMC_ENABLE, ~(PMC_UNIT_PFIFO | PMC_UNIT_CE0));
+    wr(g, PMC_ENABLE, UINT32_MAX);
+
+    wr(g, PFIFO_USERD_BASE, 1u << 28 | V_USERD >> 12);
+    wr(g, CCSR_INST, 1u << 31 | V_INST >> 12);
+    wr(g, CCSR_CHANNEL, 1 << 10);
+    wr(g, PFIFO_RUNLIST_BASE, V_RUNLIST >> 12);
+    wr(g, PFIFO_RUNLIST, 2);
+    step(g, 1000000);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x100), ==, 0);
+    v_stl(g, V_SEM + 16, 5);
+    step(g, 1000000);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0xd00d);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x100), ==, 0xc0c0c0c0);
+    g_assert_cmpuint(counter(g, "guest-errors"), ==, 0);
+    gpu_stop(g);
+}
+
 static void pattern(uint8_t *buf, size_t len, unsigned seed)
 {
     for (size_t i = 0; i < len; i++) {
@@ -1173,6 +1218,7 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/mmu/walk-without-tlb", test_walk_no_tlb);
     qtest_add_func("gp100/bar1/windows", test_windows);
     qtest_add_func("gp100/channel/run", test_channel);
+    qtest_add_func("gp100/channel/resume", test_channel_resume);
     qtest_add_func("gp100/channel/drop-nonstall", test_drop_nonstall);
     qtest_add_func("gp100/channel/bad-methods", test_bad_methods);
     qtest_add_func("gp100/channel/bad-setup", test_bad_setup);

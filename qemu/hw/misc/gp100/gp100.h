@@ -424,7 +424,7 @@ void gp100_fifo_nonstall(GP100State *s);
 
 /* Load channel state from RAMFC.  false: the instance block is unusable. */
 bool gp100_pbdma_load(GP100State *s, unsigned chid);
-/* Save GP_GET and GP_PUT to RAMFC and GP_GET to USERD. */
+/* Save to RAMFC all that is needed to go on later from where the channel is. */
 void gp100_pbdma_save(GP100State *s, unsigned chid);
 /*
  * Run channel @chid until it waits, needs the copy engine to finish, is out

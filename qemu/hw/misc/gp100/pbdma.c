@@ -20,6 +20,36 @@
 #define RAMFC_GP_BASE_LO        0x48
 #define RAMFC_GP_BASE_HI        0x4c
 
+/*
+ * Where the channel is within a segment, and what its methods left behind.
+ * Hardware saves that in RAMFC, too (a driver does not repeat SET_OBJECT after
+ * a suspend), but where is not documented.  This part of RAMFC is not written
+ * by drivers, except that they clear it for a new channel.
+ */
+#define RAMFC_PB_VA_LO          0x100
+#define RAMFC_PB_VA_HI          0x104
+#define RAMFC_PB_WORDS          0x108
+#define RAMFC_METHOD            0x10c
+#define   RAMFC_METHOD_ADDR       0x00003ffc
+#define   RAMFC_METHOD_ONCE       (1u << 16)
+#define   RAMFC_METHOD_FIXED      (1u << 17)
+#define   RAMFC_METHOD_SUBCH(v)   extract32(v, 20, 3)
+#define   RAMFC_ACQUIRING         (1u << 24)
+#define RAMFC_METHOD_LEFT       0x110
+#define RAMFC_SUBCH_CLASS       0x114   /* 8 */
+#define RAMFC_SEM               0x134   /* 4 */
+#define RAMFC_CE                0x144   /* see ce_state */
+
+/* The methods of the copy engine whose data later launches use. */
+static const struct {
+    uint16_t first, count;
+} ce_state[] = {
+    { 0x240, 3 },                       /* semaphore */
+    { 0x260, 2 },                       /* physical modes */
+    { 0x400, 8 },                       /* addresses, pitches, size */
+    { 0x700, 3 },                       /* remapping */
+};
+
 /* USERD, one for each channel */
 #define USERD_GP_GET            0x88
 #define USERD_GP_PUT            0x8c
@@ -28,6 +58,7 @@
 #define GP_VA_LO                0xfffffffc
 #define GP_VA_HI                0x000000ff
 #define GP_LENGTH(w)            extract32(w, 10, 21)
+#define GP_LENGTH_MASK          0x001fffff
 
 /* Method headers */
 #define HDR_OP(h)               extract32(h, 29, 3)
@@ -35,6 +66,7 @@
 #define HDR_OLD_COUNT(h)        extract32(h, 18, 11)
 #define HDR_OLD_METHOD(h)       ((h) & 0x1ffc)
 #define HDR_COUNT(h)            extract32(h, 16, 13)
+#define HDR_COUNT_MASK          0x1fff
 #define HDR_SUBCH(h)            extract32(h, 13, 3)
 #define HDR_METHOD(h)           (extract32(h, 0, 12) * 4)
 
@@ -78,6 +110,69 @@ static void host_fault(GP100State *s, GP100Channel *ch, uint64_t va,
     gp100_mmu_fault(s, GP100_UNIT_HOST0, &ch->space, va, write, fault);
 }
 
+void gp100_pbdma_save(GP100State *s, unsigned chid)
+{
+    GP100Channel *ch = &s->fifo.chan[chid];
+    uint64_t inst = (uint64_t)(ch->inst & CCSR_INST_PTR) << 12;
+    uint64_t at = inst + RAMFC_CE;
+
+    gp100_vram_stl(s, inst + RAMFC_GP_GET, ch->gp_get);
+    gp100_vram_stl(s, inst + RAMFC_GP_PUT, ch->gp_put);
+    gp100_vram_stl(s, inst + RAMFC_PB_VA_LO, ch->pb_va);
+    gp100_vram_stl(s, inst + RAMFC_PB_VA_HI, ch->pb_va >> 32);
+    gp100_vram_stl(s, inst + RAMFC_PB_WORDS, ch->pb_words);
+    gp100_vram_stl(s, inst + RAMFC_METHOD, ch->method | ch->subch << 20 |
+                   (ch->method_once ? RAMFC_METHOD_ONCE : 0) |
+                   (ch->method_step ? 0 : RAMFC_METHOD_FIXED) |
+                   (ch->wait == GP100_WAIT_ACQUIRE ? RAMFC_ACQUIRING : 0));
+    gp100_vram_stl(s, inst + RAMFC_METHOD_LEFT, ch->method_left);
+    for (unsigned i = 0; i < ARRAY_SIZE(ch->subch_class); i++) {
+        gp100_vram_stl(s, inst + RAMFC_SUBCH_CLASS + 4 * i,
+                       ch->subch_class[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(ch->sem); i++) {
+        gp100_vram_stl(s, inst + RAMFC_SEM + 4 * i, ch->sem[i]);
+    }
+    for (unsigned r = 0; r < ARRAY_SIZE(ce_state); r++) {
+        for (unsigned i = 0; i < ce_state[r].count; i++, at += 4) {
+            gp100_vram_stl(s, at, ch->ce[ce_state[r].first / 4 + i]);
+        }
+    }
+}
+
+/* The guest may have written anything there: take only what can be. */
+static void load_state(GP100State *s, GP100Channel *ch, uint64_t inst)
+{
+    uint32_t method = gp100_vram_ldl(s, inst + RAMFC_METHOD);
+    uint64_t at = inst + RAMFC_CE;
+
+    ch->pb_va = (uint64_t)(gp100_vram_ldl(s, inst + RAMFC_PB_VA_HI) &
+                           GP_VA_HI) << 32 |
+                (gp100_vram_ldl(s, inst + RAMFC_PB_VA_LO) & GP_VA_LO);
+    ch->pb_words = GP_LENGTH_MASK & gp100_vram_ldl(s, inst + RAMFC_PB_WORDS);
+    ch->method = method & RAMFC_METHOD_ADDR;
+    ch->method_once = method & RAMFC_METHOD_ONCE;
+    ch->method_step = method & RAMFC_METHOD_FIXED ? 0 : 4;
+    ch->subch = RAMFC_METHOD_SUBCH(method);
+    ch->method_left = HDR_COUNT_MASK &
+                      gp100_vram_ldl(s, inst + RAMFC_METHOD_LEFT);
+    if (method & RAMFC_ACQUIRING) {
+        ch->wait = GP100_WAIT_ACQUIRE;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(ch->subch_class); i++) {
+        ch->subch_class[i] = gp100_vram_ldl(s, inst + RAMFC_SUBCH_CLASS +
+                                            4 * i);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(ch->sem); i++) {
+        ch->sem[i] = gp100_vram_ldl(s, inst + RAMFC_SEM + 4 * i);
+    }
+    for (unsigned r = 0; r < ARRAY_SIZE(ce_state); r++) {
+        for (unsigned i = 0; i < ce_state[r].count; i++, at += 4) {
+            ch->ce[ce_state[r].first / 4 + i] = gp100_vram_ldl(s, at);
+        }
+    }
+}
+
 bool gp100_pbdma_load(GP100State *s, unsigned chid)
 {
     GP100Channel *ch = &s->fifo.chan[chid];
@@ -98,6 +193,7 @@ bool gp100_pbdma_load(GP100State *s, unsigned chid)
     new.userd = (uint64_t)gp100_vram_ldl(s, inst + RAMFC_USERD_HI) << 32 |
                 (gp100_vram_ldl(s, inst + RAMFC_USERD_LO) & ~0x1ffu);
     new.loaded = true;
+    load_state(s, &new, inst);
     *ch = new;
     trace_gp100_channel_load(chid, inst, ch->gp_base, ch->gp_mask, ch->gp_get);
     if (!gp100_vram(s, ch->userd, GP100_USERD_SIZE)) {
@@ -105,15 +201,6 @@ bool gp100_pbdma_load(GP100State *s, unsigned chid)
         return false;
     }
     return true;
-}
-
-void gp100_pbdma_save(GP100State *s, unsigned chid)
-{
-    GP100Channel *ch = &s->fifo.chan[chid];
-    uint64_t inst = (uint64_t)(ch->inst & CCSR_INST_PTR) << 12;
-
-    gp100_vram_stl(s, inst + RAMFC_GP_GET, ch->gp_get);
-    gp100_vram_stl(s, inst + RAMFC_GP_PUT, ch->gp_put);
 }
 
 static bool sem_satisfied(GP100State *s, GP100Channel *ch, uint64_t va,
