@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Iterable, Iterator, Mapping, Optional, Sequence
 
+from . import pci
 from .dialogue import Dialogue
 from .ui import RigError
 from .vm import Vm
@@ -112,14 +113,21 @@ class Vram:
 
 def bind(guest: Vm, role: str = "gpu") -> str:
     """Load nouveau, see to it that it drives the GPU, and return the GPU's render node (/dev/dri/renderD128)."""
-    guest.run("modprobe nouveau", timeout=180)
+    address = guest.pci_address(role)
+    guest.run(f"modprobe nouveau && if ! [ -e {pci.DEVICES}/{address}/driver ]; then "
+              f"echo {address} >/sys/bus/pci/drivers/nouveau/bind; fi", timeout=180)
     return node(guest, role)
+
+
+def unbind(guest: Vm, role: str = "gpu") -> None:
+    """Take the GPU from nouveau."""
+    guest.run(f"echo {guest.pci_address(role)} >/sys/bus/pci/drivers/nouveau/unbind", timeout=180)
 
 
 def node(guest: Vm, role: str = "gpu") -> str:
     """The render node of a GPU that nouveau drives. Raises RigError if there is none."""
     address = guest.pci_address(role)
-    names = guest.run(f"ls /sys/bus/pci/devices/{address}/drm", check=False).stdout.split()
+    names = guest.run(f"ls {pci.DEVICES}/{address}/drm", check=False).stdout.split()
     for name in names:
         if name.startswith("renderD"):
             return f"/dev/dri/{name}"
@@ -150,18 +158,28 @@ class Counters:
 
 def process(guest: Vm, role: str = "gpu") -> Dialogue:
     """A process (guest/src/svm.c) whose memory can be migrated to VRAM."""
+    return _process(guest, role, "gpu")
+
+
+def plain_process(guest: Vm, role: str = "gpu") -> Dialogue:
+    """The same program with the GPU open, and no more than that: for buffers of the driver, which need no SVM."""
+    return _process(guest, role, "open")
+
+
+def _process(guest: Vm, role: str, command: str) -> Dialogue:
     render_node = bind(guest, role)
     client = Dialogue(guest, [PROGRAM])
-    client.ask("gpu", render_node)
+    client.ask(command, render_node)
     return client
 
 
 class Buffer:
     """Memory of such a process, filled with a pattern of its own."""
 
-    def __init__(self, client: Dialogue, size: int, *, huge: bool = False, offset: int = 0) -> None:
+    def __init__(self, client: Dialogue, size: int, *, huge: bool = False, offset: int = 0, gem: bool = False) -> None:
+        """Anonymous memory, or with `gem` a buffer object that nouveau has put in VRAM."""
         self.client, self.size, self.pages = client, size, size // PAGE
-        self.address = client.number("map-huge" if huge else "map", size, offset)
+        self.address = client.number("gem" if gem else "map-huge" if huge else "map", size, offset)
         self.seed = 0
         self.fill()
 

@@ -5,8 +5,10 @@
  * It does what it is told by lines on stdin, and answers each by one line: "ok", perhaps with more words, or
  * "error COMMAND: REASON". Numbers are as strtoull() reads them. tests/gpu uses it through rig/dialogue.py.
  *
- *	gpu NODE			open a DRM render node, and make its address space that of the process (SVM_INIT)
+ *	open NODE			open a DRM render node
+ *	gpu NODE			the same, and make its address space that of the process (SVM_INIT)
  *	close				close it
+ *	gem SIZE			a buffer object of the driver in VRAM, mapped (GEM_NEW)
  *	map SIZE [OFFSET]		map anonymous memory, OFFSET bytes behind a multiple of 2 MiB, without huge pages
  *	map-huge SIZE [OFFSET]		the same with huge pages
  *	unmap ADDRESS SIZE		munmap()
@@ -15,6 +17,7 @@
  *	pageout ADDRESS SIZE		madvise(MADV_PAGEOUT)
  *	fill ADDRESS SIZE SEED		write a pattern that tells seed and offset
  *	check ADDRESS SIZE SEED [SKIP]	"ok N": the first N bytes are that pattern, whose first SKIP bytes are before ADDRESS
+ *	touch ADDRESS SIZE		read a byte of each page
  *	zero ADDRESS SIZE		"ok N": the first N bytes are 0
  *	huge ADDRESS SIZE		"ok N": N bytes are mapped by huge pages (AnonHugePages in smaps)
  *	vram ADDRESS SIZE		"ok N": N pages are not mapped by the CPU, but have an entry (swap or device private)
@@ -113,6 +116,12 @@ static size_t matching(const void *at, size_t size, uint64_t seed, uint64_t offs
 
 static int gpu_open(const char *node)
 {
+	gpu = open(node, O_RDWR | O_CLOEXEC);
+	return gpu < 0 ? -1 : 0;
+}
+
+static int gpu_open_svm(const char *node)
+{
 	struct drm_nouveau_svm_init init = { .unmanaged_size = UNMANAGED };
 	void *reserved = mmap((void *)(4ul << 30), UNMANAGED, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
 			      -1, 0);
@@ -120,10 +129,21 @@ static int gpu_open(const char *node)
 	if (reserved == MAP_FAILED && errno != EEXIST)
 		return -1;
 	init.unmanaged_addr = 4ul << 30;
-	gpu = open(node, O_RDWR | O_CLOEXEC);
-	if (gpu < 0)
+	if (gpu_open(node))
 		return -1;
 	return ioctl(gpu, DRM_IOCTL_NOUVEAU_SVM_INIT, &init);
+}
+
+/* It lives as long as the GPU is open and it is mapped; munmap() alone does not free it */
+static void *gem_map(size_t size)
+{
+	struct drm_nouveau_gem_new new = { .info = { .domain = NOUVEAU_GEM_DOMAIN_VRAM, .size = size } };
+	void *at;
+
+	if (ioctl(gpu, DRM_IOCTL_NOUVEAU_GEM_NEW, &new))
+		return NULL;
+	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, gpu, new.info.map_handle);
+	return at == MAP_FAILED ? NULL : at;
 }
 
 static int gpu_bind(uint64_t address, uint64_t size)
@@ -307,12 +327,14 @@ static void run(const char *command, const char *word, const uint64_t *n)
 	void *at = (void *)n[0];
 	int prot = PROT_NONE;
 
-	if (!strcmp(command, "gpu")) {
+	if (!strcmp(command, "open")) {
 		check_call(command, gpu_open(word));
+	} else if (!strcmp(command, "gpu")) {
+		check_call(command, gpu_open_svm(word));
 	} else if (!strcmp(command, "close")) {
 		check_call(command, close(gpu));
-	} else if (!strcmp(command, "map") || !strcmp(command, "map-huge")) {
-		at = map(n[0], n[1], command[3]);
+	} else if (!strcmp(command, "map") || !strcmp(command, "map-huge") || !strcmp(command, "gem")) {
+		at = *command == 'g' ? gem_map(n[0]) : map(n[0], n[1], command[3]);
 		if (at)
 			ok(" %#" PRIxPTR, (uintptr_t)at);
 		else
@@ -334,6 +356,10 @@ static void run(const char *command, const char *word, const uint64_t *n)
 		ok("%s", "");
 	} else if (!strcmp(command, "check")) {
 		ok(" %zu", matching(at, n[1], n[2], n[3]));
+	} else if (!strcmp(command, "touch")) {
+		for (uint64_t i = 0; i < n[1]; i += PAGE)
+			(void)*(volatile char *)(at + i);
+		ok("%s", "");
 	} else if (!strcmp(command, "zero")) {
 		size_t i;
 

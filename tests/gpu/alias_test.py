@@ -154,16 +154,14 @@ def unbind(t: Test) -> None:
     """Before nouveau is unbound, the importer loses its aliases; with nouveau bound again all is as before."""
     client = process(t)
     buffer = Buffer(client, 2 * HUGE, huge=True)
-    address = t.vm.pci_address("gpu")
     buffer.bind()
     t.equal(imported(buffer).aliases(t), buffer.pages, "pages mapped as aliases")
     client.ask("close")
-    t.vm.run(f"echo {address} >/sys/bus/pci/drivers/nouveau/unbind", timeout=120)
+    gpu.unbind(t.vm)
     t.equal(state(buffer).mapped, 0, "pages that are mapped afterwards")
     t.equal(buffer.matching(), buffer.size, "bytes that are as they were")
 
-    t.vm.run(f"echo {address} >/sys/bus/pci/drivers/nouveau/bind", timeout=120)
-    client.ask("gpu", gpu.node(t.vm))
+    client.ask("gpu", gpu.bind(t.vm))
     buffer.bind()
     t.equal(imported(buffer).aliases(t), buffer.pages, "pages mapped as aliases in the end")
     t.equal(client.number("dma-check", buffer.address, buffer.size, buffer.seed), buffer.size, "bytes that the importer reads")
