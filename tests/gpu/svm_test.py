@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """Memory of a process in VRAM, by nouveau's shared virtual memory: where it is, and that it comes back as it was."""
-from typing import Callable
+import functools
+import signal
+from typing import Callable, Iterator
 
 from rig import gpu
+from rig.dialogue import Dialogue
 from rig.gpu import HUGE, PAGE, Buffer, Counters, Vram
 from rig.testlib import Test, case
 
@@ -10,13 +13,39 @@ COPIES = ("ce-bytes-h2d", "ce-bytes-d2h", "ce-bytes-fill", "ce-errors")
 
 
 def svm_case(**options: object) -> Callable:
-    """A case with a GPU. All of them share one guest, unless they say otherwise."""
-    return case(**{"topology": "switch:gpu", "timeout": 240, "cmdline": gpu.CMDLINE, **options})  # type: ignore[arg-type]
+    """A case with a GPU and a process that has opened it. All of them share one guest, unless they say otherwise."""
+    def declare(function: Callable[[Test, Dialogue], None]) -> Callable[[Test], None]:
+        @functools.wraps(function)
+        def run(t: Test) -> None:
+            client = gpu.process(t.vm)
+            function(t, client)
+            client.close()
+        return case(**{"topology": "switch:gpu", "timeout": 240, "cmdline": gpu.CMDLINE,  # type: ignore[arg-type]
+                       **options})(run)
+    return declare
+
+
+def in_vram(t: Test, client: Dialogue, size: int = HUGE, **options: object) -> Buffer:
+    """A buffer that was migrated to VRAM as a whole; `options` are those of Buffer."""
+    buffer = Buffer(client, size, **options)  # type: ignore[arg-type]
+    migrate(t, buffer)
+    return buffer
+
+
+def migrate(t: Test, buffer: Buffer) -> None:
+    """Migrate all of `buffer` to VRAM."""
+    buffer.bind()
+    t.equal(buffer.resident(), buffer.pages, "pages that are not mapped by the CPU")
+
+
+def both(t: Test, client: Dialogue) -> Iterator[Buffer]:
+    """A buffer of small pages in VRAM, then one that is a huge page."""
+    for huge in (False, True):
+        yield in_vram(t, client, huge=huge)
 
 
 def check_resident(t: Test, buffer: Buffer, vram: Vram) -> dict[int, int]:
     """All of `buffer` is in VRAM; returns where."""
-    t.equal(buffer.resident(), buffer.pages, "pages that are not mapped by the CPU")
     found = vram.find(buffer.seed, buffer.pages)
     t.equal(len(found), buffer.pages, "pages of the pattern in VRAM")
     return found
@@ -27,31 +56,28 @@ def check_intact(t: Test, buffer: Buffer) -> None:
 
 
 @svm_case()
-def small_pages(t: Test) -> None:
+def small_pages(t: Test, client: Dialogue) -> None:
     """More than one push buffer's worth of copies of 4 KiB each: none of them is lost."""
-    client = gpu.process(t.vm)
     with Vram(t.vm) as vram:
         buffer = Buffer(client, 8 << 20)
         copies = Counters(t.vm, "gpu", COPIES)
-        buffer.bind()
+        migrate(t, buffer)
         check_resident(t, buffer, vram)
         t.equal(copies.moved(), {"ce-bytes-h2d": buffer.size, "ce-bytes-d2h": 0, "ce-bytes-fill": 0, "ce-errors": 0},
                 "what the copy engine did to migrate to VRAM")
         check_intact(t, buffer)
         t.equal(copies.moved(), {"ce-bytes-h2d": 0, "ce-bytes-d2h": buffer.size, "ce-bytes-fill": 0, "ce-errors": 0},
                 "what the copy engine did to migrate back")
-    client.close()
 
 
 @svm_case()
-def huge_pages(t: Test) -> None:
+def huge_pages(t: Test, client: Dialogue) -> None:
     """Huge pages go and come back as such, even if the range does not begin with one."""
-    client = gpu.process(t.vm)
     with Vram(t.vm) as vram:
         buffer = Buffer(client, 3 * HUGE + 16 * PAGE, huge=True, offset=HUGE - 16 * PAGE)
         t.equal(client.number("huge", buffer.address, buffer.size), 3 * HUGE, "bytes in huge pages before")
         copies = Counters(t.vm, "gpu", ("ce-launches", *COPIES))
-        buffer.bind()
+        migrate(t, buffer)
         found = check_resident(t, buffer, vram)
         for first in (16, 16 + 512, 16 + 1024):
             t.check(all(found[first + i] == found[first] + i * PAGE for i in range(512)), "a huge page is in one piece")
@@ -59,13 +85,11 @@ def huge_pages(t: Test) -> None:
         t.equal(copies.moved()["ce-launches"], 3 + 16, "copies: one for each huge page, one for each small page")
         check_intact(t, buffer)
         t.equal(client.number("huge", buffer.address, buffer.size), 3 * HUGE, "bytes in huge pages after")
-    client.close()
 
 
 @svm_case()
-def holes(t: Test) -> None:
+def holes(t: Test, client: Dialogue) -> None:
     """What was never touched is zeroes, before and after."""
-    client = gpu.process(t.vm)
     for kind in ("map", "map-huge"):
         address = client.number(kind, 2 * HUGE)
         client.ask("fill", address + HUGE, 8 * PAGE, 1)
@@ -75,13 +99,11 @@ def holes(t: Test) -> None:
         t.equal(client.number("zero", address, HUGE), HUGE, f"zeroes in what was not touched ({kind})")
         t.equal(client.number("check", address + HUGE, HUGE, 1), 4 * PAGE, f"bytes that were written ({kind})")
         t.equal(client.number("zero", address + HUGE + 4 * PAGE, HUGE - 4 * PAGE), HUGE - 4 * PAGE, f"zeroes behind ({kind})")
-    client.close()
 
 
 @svm_case()
-def gaps_and_parts(t: Test) -> None:
+def gaps_and_parts(t: Test, client: Dialogue) -> None:
     """A range with several VMAs and nothing between them, and a part of a huge page."""
-    client = gpu.process(t.vm)
     buffer = Buffer(client, 2 * HUGE, huge=True)
     client.ask("bind", buffer.address + 100 * PAGE, 200 * PAGE)
     t.equal(buffer.resident(), 200, "pages of a part of a huge page")
@@ -91,73 +113,57 @@ def gaps_and_parts(t: Test) -> None:
     t.equal(client.number("vram", buffer.address, HUGE), 512, "pages before the gap")
     t.equal(client.number("vram", buffer.address + HUGE + 16 * PAGE, HUGE - 16 * PAGE), 512 - 16, "pages behind the gap")
     t.equal(client.number("check", buffer.address, HUGE, buffer.seed), HUGE, "bytes before the gap")
-    client.close()
 
 
 @svm_case()
-def read_only(t: Test) -> None:
-    client = gpu.process(t.vm)
+def read_only(t: Test, client: Dialogue) -> None:
+    """A VMA that the process may not write, not even what is in VRAM of it."""
     for huge in (False, True):
         buffer = Buffer(client, HUGE, huge=huge)
         client.ask("protect", buffer.address, HUGE, "r")
-        buffer.bind()
-        t.equal(buffer.resident(), 512, f"pages of a read-only VMA, huge: {huge}")
+        migrate(t, buffer)
         check_intact(t, buffer)
         buffer.bind()
         client.ask("protect", buffer.address, HUGE, "w")
         buffer.fill()
         check_intact(t, buffer)
-    client.close()
 
 
 @svm_case()
-def split_by_protection(t: Test) -> None:
+def split_by_protection(t: Test, client: Dialogue) -> None:
     """A huge page in VRAM whose page table entry is split: each page has its own contents."""
-    client = gpu.process(t.vm)
-    buffer = Buffer(client, HUGE, huge=True)
-    buffer.bind()
+    buffer = in_vram(t, client, huge=True)
     client.ask("protect", buffer.address + 3 * PAGE, PAGE, "r")
     t.equal(buffer.resident(), 512, "pages in VRAM after the split")
     # Not the first page of the huge one first: with that, the pages become independent of each other.
     t.equal(client.number("check", buffer.address + 5 * PAGE, PAGE, buffer.seed, 5 * PAGE), PAGE, "bytes of page 5")
     check_intact(t, buffer)
-    client.close()
 
 
 @svm_case()
-def unmapped_in_part(t: Test) -> None:
+def unmapped_in_part(t: Test, client: Dialogue) -> None:
     """Half of a huge page in VRAM is unmapped; the other half is intact, and all of VRAM is free in the end."""
-    client = gpu.process(t.vm)
     before = gpu.dmem(t.vm)["pages in use"]
-    buffer = Buffer(client, HUGE, huge=True)
-    buffer.bind()
+    buffer = in_vram(t, client, huge=True)
     client.ask("unmap", buffer.address + HUGE // 2, HUGE // 2)
     t.equal(client.number("check", buffer.address, HUGE // 2, buffer.seed), HUGE // 2, "bytes that are left")
     t.equal(gpu.dmem(t.vm)["pages in use"], before, "pages in use in the end")
-    client.close()
 
 
 @svm_case()
-def fork(t: Test) -> None:
+def fork(t: Test, client: Dialogue) -> None:
     """A child and its parent share pages in VRAM until one of them writes."""
-    client = gpu.process(t.vm)
-    for huge in (False, True):
-        buffer = Buffer(client, HUGE, huge=huge)
-        buffer.bind()
+    for buffer in both(t, client):
         t.equal(client.number("fork", buffer.address, HUGE, buffer.seed, next(gpu.seeds)), HUGE, "bytes that the child sees")
         check_intact(t, buffer)
-    client.close()
 
 
 @svm_case()
-def closed(t: Test) -> None:
+def closed(t: Test, client: Dialogue) -> None:
     """Pages that are still in VRAM when the process closes the GPU, and when it ends."""
-    client = gpu.process(t.vm)
     before = gpu.dmem(t.vm)["pages in use"]
-    buffers = [Buffer(client, HUGE, huge=huge) for huge in (False, True)]
-    left = Buffer(client, HUGE, huge=True)
-    for buffer in (*buffers, left):
-        buffer.bind()
+    buffers = list(both(t, client))
+    in_vram(t, client, huge=True)
     client.ask("close")
     for buffer in buffers:
         t.equal(buffer.resident(), 512, "pages in VRAM with the GPU closed")
@@ -169,36 +175,46 @@ def closed(t: Test) -> None:
 
 
 @svm_case()
-def threads(t: Test) -> None:
+def killed(t: Test, client: Dialogue) -> None:
+    """A process that is killed while it migrates leaves nothing in VRAM."""
+    before = gpu.dmem(t.vm)["pages in use"]
+    buffers = list(both(t, client))
+    t.vm.send(client.operation, f"race {buffers[0].address:#x} {HUGE:#x} {buffers[0].seed} 1000000\n".encode())
+    copies = t.vm.qom_get("gpu", "ce-launches")
+    while t.vm.qom_get("gpu", "ce-launches") == copies:
+        t.vm.run(["true"])
+    t.vm.kill(client.operation, signal.SIGKILL)
+    t.equal(t.vm.wait(client.operation).status, -signal.SIGKILL, "how the process ended")
+    t.equal(gpu.dmem(t.vm)["pages in use"], before, "pages in use with the process gone")
+
+
+@svm_case()
+def threads(t: Test, client: Dialogue) -> None:
     """One thread migrates what another one reads all the time."""
-    client = gpu.process(t.vm)
     for huge in (False, True):
         buffer = Buffer(client, HUGE, huge=huge)
         t.equal(client.number("race", buffer.address, HUGE, buffer.seed, 20, timeout=120), 0, "checks that failed")
-    client.close()
 
 
 @svm_case()
-def two_processes(t: Test) -> None:
+def two_processes(t: Test, client: Dialogue) -> None:
     """Two processes use the copy engine at the same time."""
-    clients = [gpu.process(t.vm), gpu.process(t.vm)]
-    buffers = [Buffer(client, 2 << 20) for client in clients]
+    clients = [client, gpu.process(t.vm)]
+    buffers = [Buffer(one, 2 << 20) for one in clients]
     requests = [f"race {b.address:#x} {b.size:#x} {b.seed} 10\n".encode() for b in buffers]
-    answered = [len(client.answers) for client in clients]
-    for client, request in zip(clients, requests):
-        t.vm.send(client.operation, request)
-    for client, count in zip(clients, answered):
-        t.vm.wait_until(lambda client=client, count=count: len(client.answers) > count, "a race did not end", 120)
-        t.equal(client.answers[-1], "ok 0", "checks that failed")
-        client.close()
+    answered = [len(one.answers) for one in clients]
+    for one, request in zip(clients, requests):
+        t.vm.send(one.operation, request)
+    for one, count in zip(clients, answered):
+        t.vm.wait_until(lambda one=one, count=count: len(one.answers) > count, "a race did not end", 120)
+        t.equal(one.answers[-1], "ok 0", "checks that failed")
+        one.close()
 
 
 @svm_case()
-def no_huge_page(t: Test) -> None:
+def no_huge_page(t: Test, client: Dialogue) -> None:
     """Without a free huge page, one in VRAM comes back as small pages."""
-    client = gpu.process(t.vm)
-    buffer = Buffer(client, HUGE, huge=True)
-    buffer.bind()
+    buffer = in_vram(t, client, huge=True)
     t.vm.run("cd /sys/kernel/debug/fail_page_alloc && echo 9 >min-order && echo N >ignore-gfp-wait && "
              "echo N >ignore-gfp-highmem && echo 0 >verbose && echo -1 >times && echo 100 >probability")
     try:
@@ -206,83 +222,77 @@ def no_huge_page(t: Test) -> None:
         t.equal(client.number("huge", buffer.address, HUGE), 0, "bytes in huge pages after")
     finally:
         t.vm.run("echo 0 >/sys/kernel/debug/fail_page_alloc/probability")
-    client.close()
 
 
 @svm_case()
-def slow_copies(t: Test) -> None:
+def slow_copies(t: Test, client: Dialogue) -> None:
     """Nobody uses a page before the copy engine is done, and copies that have to wait for room are not lost."""
-    client = gpu.process(t.vm)
     t.vm.qom_set("gpu", "copy-delay-us", 200)
     try:
         for size, huge in ((8 << 20, False), (HUGE, True)):
-            buffer = Buffer(client, size, huge=huge)
-            buffer.bind()
-            t.equal(buffer.resident(), buffer.pages, "pages that are not mapped by the CPU")
-            check_intact(t, buffer)
+            check_intact(t, in_vram(t, client, size, huge=huge))
     finally:
         t.vm.qom_set("gpu", "copy-delay-us", 0)
-    client.close()
 
 
 @svm_case(fresh=True)
-def failed_copy(t: Test) -> None:
+def failed_copy(t: Test, client: Dialogue) -> None:
     """When the copy engine fails, pages stay where they are, with what is in them."""
-    client = gpu.process(t.vm)
     buffer = Buffer(client, 16 * PAGE)
     t.vm.qom_set("gpu", "fail-copies", 1)
     buffer.bind()
     t.equal(buffer.resident(), 0, "pages in VRAM after a copy that failed")
     check_intact(t, buffer)
-    client.close()
+
+
+def rebind(t: Test, client: Dialogue, times: int) -> None:
+    """Unbind the driver with memory in VRAM, small and huge pages, and bind it again, so many times."""
+    buffers = list(both(t, client))
+    for _ in range(times):
+        client.ask("close")
+        gpu.unbind(t.vm)
+        for buffer in buffers:
+            t.equal(buffer.resident(), 0, "pages that are left in VRAM")
+            check_intact(t, buffer)
+        client.ask("gpu", gpu.bind(t.vm))
+        for buffer in buffers:
+            migrate(t, buffer)
+    for buffer in buffers:
+        check_intact(t, buffer)
 
 
 @svm_case()
-def unbind(t: Test) -> None:
+def unbind(t: Test, client: Dialogue) -> None:
     """The driver is unbound with memory in VRAM, small and huge pages, and bound again."""
-    client = gpu.process(t.vm)
-    address = t.vm.pci_address("gpu")
-    buffers = [Buffer(client, HUGE, huge=huge) for huge in (False, True)]
-    for buffer in buffers:
-        buffer.bind()
-    client.ask("close")
-    t.vm.run(f"echo {address} >/sys/bus/pci/drivers/nouveau/unbind", timeout=120)
-    for buffer in buffers:
-        t.equal(buffer.resident(), 0, "pages that are left in VRAM")
-        check_intact(t, buffer)
-    t.vm.run(f"echo {address} >/sys/bus/pci/drivers/nouveau/bind", timeout=120)
-    client.ask("gpu", gpu.node(t.vm))
-    for buffer in buffers:
-        buffer.bind()
-        t.equal(buffer.resident(), 512, "pages in VRAM after binding the driver again")
-        check_intact(t, buffer)
-    client.close()
+    rebind(t, client, 1)
+
+
+@svm_case(timeout=1800, full=True, fresh=True)
+def unbind_often(t: Test, client: Dialogue) -> None:
+    """The same twenty times."""
+    rebind(t, client, 20)
 
 
 @svm_case(topology="switch:two-gpus")
-def two_gpus(t: Test) -> None:
+def two_gpus(t: Test, client: Dialogue) -> None:
     """A process for each of two GPUs: each one's memory is in its own VRAM."""
-    for role, size in (("gpu", 1 << 30), ("gpu1", 768 << 20)):
-        client = gpu.process(t.vm, role)
+    for one, size in ((client, 1 << 30), (gpu.process(t.vm, "gpu1"), 768 << 20)):
         with Vram(t.vm, size) as vram:
-            buffer = Buffer(client, 2 << 20)
-            buffer.bind()
+            buffer = in_vram(t, one, 2 << 20)
             check_resident(t, buffer, vram)
             check_intact(t, buffer)
-        client.close()
+        one.close()
 
 
 @svm_case(timeout=3600, full=True, cmdline=f"{gpu.CMDLINE} kmemleak=on")
-def a_thousand_times(t: Test) -> None:
+def a_thousand_times(t: Test, client: Dialogue) -> None:
     """Nothing piles up: neither memory of the kernel nor pages of VRAM."""
-    client = gpu.process(t.vm)
     buffers = [Buffer(client, HUGE, huge=huge) for huge in (False, True)]
     before = gpu.dmem(t.vm)["pages in use"]
     for _ in range(1000):
         for buffer in buffers:
-            buffer.bind()
+            migrate(t, buffer)
             check_intact(t, buffer)
     t.equal(gpu.dmem(t.vm)["pages in use"], before, "pages in use in the end")
     t.vm.run("echo scan >/sys/kernel/debug/kmemleak; sleep 6; echo scan >/sys/kernel/debug/kmemleak", timeout=300)
     t.equal(t.vm.read("/sys/kernel/debug/kmemleak").decode(), "", "what kmemleak found")
-    client.close()
