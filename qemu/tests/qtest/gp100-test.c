@@ -931,7 +931,7 @@ static void test_copy_delay(void)
     gpu_stop(g);
 }
 
-/* A channel that is rebound takes its copy along, and all that it waited for. */
+/* A rebound channel takes its copy along, and all that waited for it. */
 static void test_copy_rebound(void)
 {
     Gpu *g = gpu_start("");
