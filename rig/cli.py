@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _kernel_option(parser: argparse.ArgumentParser) -> None:
     from . import images
-    parser.add_argument("--kernel", default="", choices=["", *images.KERNELS], metavar="VARIANT",
+    parser.add_argument("--kernel", default="", choices=images.KERNELS, metavar="VARIANT",
                         help=f"kernel variant: {', '.join(images.KERNELS)} (default release)")
 
 
@@ -162,13 +162,14 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from . import session
+    from . import session, topology
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise RigError("there is no command to run", "rig run TOPOLOGY -- COMMAND [ARGUMENT...]")
     if command == options.command and command[0].startswith("-"):
         raise RigError(f"{command[0]} stands after the topology, where the command begins",
                        "rig run [OPTION...] TOPOLOGY -- COMMAND [ARGUMENT...]")
+    topology.get(options.topology)  # a wrong name is better said before the build
     variant = options.kernel or "release"
     if not options.no_build:
         build(variant=variant)
@@ -176,7 +177,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _shell(options: argparse.Namespace) -> int:
-    from . import session
+    from . import session, topology
+    topology.get(options.topology)
     variant = options.kernel or "release"
     if not options.no_build:
         build(variant=variant)
@@ -187,6 +189,7 @@ def _test(options: argparse.Namespace) -> int:
     from . import suite
     if options.list:
         return suite.list_tests(options.pattern, full=options.full)
+    suite.select(suite.discover(), options.pattern, options.full)  # likewise
     if not options.no_build:
         build(variant="debug", checks=True)
     return suite.run_tests(options.pattern, jobs=options.jobs, full=options.full)

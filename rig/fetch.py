@@ -19,7 +19,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 from . import apt, download, room, unpack
 from .paths import CACHE, REPO
-from .ui import RigError, step
+from .ui import RigError, say, step
 
 FIRMWARE_FILES = ("bios-256k.bin", "vgabios.bin", "vgabios-stdvga.bin", "linuxboot_dma.bin", "kvmvapic.bin")
 """What the rig's machines load; `firmware_dir()` has at least these."""
@@ -199,6 +199,7 @@ def all_inputs() -> None:
         deb(pin, KERNEL.base)
     for name in packages.LISTS:
         packages.debs(name)
+    say(f"  every pinned input is in {CACHE}")
 
 
 # Where a source comes from: each way returns the path, or raises RigError with the reason why not.

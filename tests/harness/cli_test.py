@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a person types: nothing is taken for something else, and what is wrong is said before anything is built."""
+import contextlib
+import io
+import unittest
+from unittest import mock
+
+from rig import cli, session, suite
+
+
+class Words(unittest.TestCase):
+    def setUp(self) -> None:
+        self.build = self.patch(cli, "build")
+        self.run_command = self.patch(session, "run_command", return_value=7)
+        self.run_tests = self.patch(suite, "run_tests", return_value=0)
+
+    def patch(self, target: object, name: str, **options: object) -> mock.Mock:
+        patcher = mock.patch.object(target, name, **options)
+        self.addCleanup(patcher.stop)
+        return patcher.start()
+
+    def refused(self, line: str, words: str) -> None:
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            try:
+                status = cli.main(line.split())
+            except SystemExit as usage:
+                status = usage.code or 0
+        self.assertNotEqual(status, 0)
+        self.assertRegex(said.getvalue(), words)
+        for action in (self.build, self.run_command, self.run_tests):
+            action.assert_not_called()
+
+    def test_options_come_before_the_topology(self) -> None:
+        self.assertEqual(cli.main("run --kernel debug --timeout 5 plain -- ls -l --kernel x".split()), 7)
+        self.run_command.assert_called_once_with("plain", ["ls", "-l", "--kernel", "x"], kernel="debug", timeout=5)
+
+    def test_options_behind_the_topology_are_no_command(self) -> None:
+        for line in ("run plain --kernel debug -- true", "run plain --timeout 5 -- true", "run plain --no-build"):
+            with self.subTest(line=line):
+                self.refused(line, "stands after the topology")
+
+    def test_nothing_to_run(self) -> None:
+        for line in ("run plain", "run plain --"):
+            with self.subTest(line=line):
+                self.refused(line, "no command to run")
+
+    def test_names_that_do_not_exist(self) -> None:
+        for line, words in (("run nowhere -- true", "no topology 'nowhere'"), ("shell nowhere", "no topology 'nowhere'"),
+                            ("run --kernel odd plain -- true", "invalid choice: 'odd'"), ("test no-such-test", "no test matches")):
+            with self.subTest(line=line):
+                self.refused(line, words)
+
+
+if __name__ == "__main__":
+    unittest.main()
