@@ -72,9 +72,17 @@ def every_byte_goes_where_it_should(t: Test) -> None:
             2 * PAYLOAD if t.topology.mapping_type == "bus-addr" else 0, "bytes that turned around in the switch")
 
 
-@case(topology=["switch:pairs", "host-bridge+iommu:pairs"], timeout=180)
+TWO_OF_EACH = "-t two_providers -t two_importers -t read_write"
+
+
+@case(topology="switch:pairs", timeout=180)
 def two_of_each(t: Test) -> None:
-    selftest(t, "-t two_providers -t two_importers -t read_write")
+    selftest(t, TWO_OF_EACH)
+
+
+@case(topology="host-bridge+iommu:pairs", timeout=180, full=True)
+def two_of_each_elsewhere(t: Test) -> None:
+    selftest(t, TWO_OF_EACH)
 
 
 @case(topology="switch:stock", timeout=180)

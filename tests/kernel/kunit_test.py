@@ -6,7 +6,7 @@ MODULES = {"hmm_kunit": "hmm_p2p"}
 """Module, and the suite that is in there."""
 
 
-@case(topology="plain", timeout=60)
+@case(topology="switch", timeout=60)
 def kunit(t: Test) -> None:
     # Unless it is told to, KUnit neither has tests nor runs them.
     t.vm.run("modprobe kunit enable=1 autorun=1")
