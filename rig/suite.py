@@ -267,7 +267,7 @@ class Suite:
             test.close()
             with self._lock:
                 self._active.discard(test)
-                self._done += 1
+                self._done += not self._stopping.is_set()
             self._show(one.name, False)
         if self._stopping.is_set():
             return
