@@ -44,6 +44,7 @@ _DEBUG = "kmemleak=off"
 VARIANTS = {
     "release": Variant("series", _COMMON),
     "debug": Variant("series", _COMMON + ("debug",), _DEBUG),
+    "kcsan": Variant("series", _COMMON + ("kcsan",)),
     "base-release": Variant("base", _COMMON),
     "base-debug": Variant("base", _COMMON + ("debug",), _DEBUG),
     "mutants": Variant("mutants", _COMMON + ("debug",), _DEBUG),    # see rig/mutations.py
