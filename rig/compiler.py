@@ -22,8 +22,8 @@ def command() -> str:
     return os.environ.get("RIG_CC") or "gcc"
 
 
-def environment() -> dict[str, str]:
-    """Variables for a build: ccache keeps its files in the shared cache and ignores where the checkout is.
+def environment(root: Path = paths.BUILD) -> dict[str, str]:
+    """Variables for a build: ccache keeps its files in the shared cache and ignores where `root` is, which has source and objects.
 
     In its depend mode ccache does not preprocess what it then compiles anyway: a first build costs little more with it.
     A compiler that $RIG_CC names by a path, or with options, is used without ccache.
@@ -31,7 +31,7 @@ def environment() -> dict[str, str]:
     return {
         "PATH": f"{_masquerade()}:{os.environ.get('PATH', os.defpath)}",
         "CCACHE_DIR": str(paths.CACHE / "ccache"),
-        "CCACHE_BASEDIR": str(paths.BUILD),
+        "CCACHE_BASEDIR": str(root),
         "CCACHE_NOHASHDIR": "1",
         "CCACHE_DEPEND": "1",
         "CCACHE_SLOPPINESS": "include_file_mtime,include_file_ctime",

@@ -194,7 +194,7 @@ def _make(variant: str, source: Path, *targets: str, on_line=None, env=None) -> 
     run(["make", "-C", source, f"O={_objects(variant)}", "ARCH=x86_64", f"-j{compiler.jobs()}",
          f"CC={compiler.command()}", "LOCALVERSION=", "KBUILD_BUILD_TIMESTAMP=2026-01-01", "KBUILD_BUILD_USER=rig",
          "KBUILD_BUILD_HOST=rig", "KBUILD_BUILD_VERSION=1", *targets],
-        log=_log(variant), on_line=on_line, env={**compiler.environment(), **(env or {})},
+        log=_log(variant), on_line=on_line, env={**compiler.environment(_root(variant)), **(env or {})},
         what=f"building kernel {variant}")
 
 
@@ -207,7 +207,7 @@ def _source(variant: str) -> Path:
     if VARIANTS[variant].source == "mutants":
         from . import mutations
         return mutations.source()
-    base = paths.BUILD / "linux-base"
+    base = _root(variant) / "linux"
     if not base.exists():
         with step("check out the base kernel"):
             git(tree.TREE, "worktree", "prune")
@@ -244,8 +244,14 @@ def _estimate(objects: Path) -> int:
         return 0
 
 
+def _root(variant: str) -> Path:
+    """Where source and objects are. The way from these to those is the same for all variants: ccache tells files apart by
+    it, and most files are the same in all sources."""
+    return paths.BUILD if VARIANTS[variant].source == "series" else paths.BUILD / VARIANTS[variant].source
+
+
 def _objects(variant: str) -> Path:
-    return paths.BUILD / "kernel" / variant / "objects"
+    return _root(variant) / "kernel" / variant / "objects"
 
 
 def _products(variant: str) -> Path:

@@ -37,7 +37,7 @@ from .ui import RigError
 MUTATIONS = paths.REPO / "tests" / "mutations"
 VARIANT = "mutants"
 PARAMETER = "/sys/module/hmm/parameters/mutation"
-WORK = paths.BUILD / "linux-mutants"
+WORK = paths.BUILD / "mutants" / "linux"
 
 _HEADER = "include/linux/hmm_mutation.h"
 _HEADER_TEXT = """/* SPDX-License-Identifier: GPL-2.0 */
@@ -248,7 +248,7 @@ def judge(mutation: Mutation, seen: ktap.Result) -> ktap.Result:
 
 
 def _lines(results: Sequence[ktap.Result]) -> list[str]:
-    return [line for one in results for line in (f"{one.name}: {one.reason}", *one.diagnostics)]
+    return [line for one in results for line in (one.reason, *one.diagnostics)]
 
 
 def _case(declared: Case, mutation: Mutation, broken: bool) -> Case:
@@ -304,11 +304,11 @@ def run(pattern: str = "", jobs: int = 0) -> int:
     directory = new_run_directory()
     with open(directory / "results.ktap", "w", encoding="utf-8") as copy:
         stream = Tee(sys.stdout, copy)
-        suite = Suite(planned, directory, images.artefacts, jobs=jobs, stream=stream)
-        suite.report = _Verdicts(stream, len(planned), SkipList.load(paths.REPO / "tests" / "skips.toml"), broken)
+        report = _Verdicts(stream, len(planned), SkipList.load(paths.REPO / "tests" / "skips.toml"), broken)
         for mutation in chosen:
             if mutation.untested:
-                suite.report.diagnostic(f"{mutation.name} is not tested: {mutation.untested}")
+                report.diagnostic(f"{mutation.name} is not tested: {mutation.untested}")
+        suite = Suite(planned, directory, images.artefacts, jobs=jobs, stream=stream, report=report)
         return suite.run()
 
 

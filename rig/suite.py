@@ -117,16 +117,17 @@ def _unittest_case(path: Path) -> Callable[[Test], None]:
 
 
 class Suite:
-    """One test run. `artefacts(kernel)` says what guests are booted from; `skips` which skips are allowed."""
+    """One test run. `artefacts(kernel)` says what guests are booted from; `skips` which skips are allowed, if
+    there is no `report` of one's own."""
 
     def __init__(self, cases: Sequence[Case], directory: Path, artefacts: Callable[[str], Artefacts], *,
                  jobs: int = 1, stream: TextIO = sys.stdout, skips: Optional[SkipList] = None,
-                 complete: bool = False) -> None:
+                 complete: bool = False, report: Optional[Report] = None) -> None:
         self.cases = list(cases)
         self.directory = directory
         self.artefacts = artefacts
         self.jobs = jobs
-        self.report = Report(stream, len(self.cases), skips or SkipList())
+        self.report = report or Report(stream, len(self.cases), skips or SkipList())
         self.spent: list[Spent] = []
         self._complete = complete
         self._groups: queue.SimpleQueue[list[Case]] = queue.SimpleQueue()
