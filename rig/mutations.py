@@ -218,13 +218,18 @@ class _Verdicts(Report):
     def __init__(self, stream: TextIO, planned: int, skips: SkipList, mutations: dict[str, Mutation]) -> None:
         super().__init__(stream, planned, skips)
         self._mutations = mutations
+        self._unbroken: set[str] = set()
 
     def result(self, result: ktap.Result, seconds: Optional[float] = None) -> ktap.Result:
         mutation = self._mutations.get(result.name)
-        if mutation:
-            # A skipped subtest is no failure here, whatever the list of allowed skips says.
+        if mutation and mutation.name not in self._unbroken:
+            result = ktap.Result(result.name, ktap.FAIL, "proves nothing, as the test does not pass without it")
+        elif mutation:
             result = judge(mutation, result)
-        return super().result(result, seconds)
+        result = super().result(result, seconds)
+        if not mutation and result.status == ktap.PASS:
+            self._unbroken.add(result.name.partition("/")[2])
+        return result
 
 
 def judge(mutation: Mutation, seen: ktap.Result) -> ktap.Result:

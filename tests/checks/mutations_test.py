@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """The mutations fit the series: their patches apply, together, and the tests that they name exist (rig/mutations.py)."""
+import io
 import unittest
 
 from rig import ktap, mutations, suite, tree
+from rig.report import SkipList
 
 
 class Mutations(unittest.TestCase):
@@ -42,6 +44,13 @@ class Verdicts(unittest.TestCase):
     def test_no_boot_is_no_proof(self) -> None:
         failed = ktap.Result("a/test", ktap.FAIL, "boot timeout: private pages")
         self.assertEqual(self.judged(failed, says="private pages"), (ktap.FAIL, "the guest did not boot"))
+
+    def test_unbroken_has_to_pass(self) -> None:
+        mutation = mutations.Mutation("m", mutations.MUTATIONS / "m.patch", "it", "a/test", (), "words", "")
+        for status, verdict in ((ktap.PASS, ktap.PASS), (ktap.FAIL, ktap.FAIL)):
+            verdicts = mutations._Verdicts(io.StringIO(), 2, SkipList(), {"mutation/m": mutation})
+            verdicts.result(ktap.Result("unbroken/m", status))
+            self.assertEqual(verdicts.result(ktap.Result("mutation/m", ktap.FAIL, "words")).status, verdict)
 
 
 if __name__ == "__main__":
