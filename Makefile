@@ -4,7 +4,7 @@
 RIG := "$(CURDIR)/rig/rig"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-mutations check tools fetch tree patches kernel kernel-debug qemu guest shell clean
+.PHONY: help demo test test-full test-mutations bench fuzz check tools fetch tree patches kernel kernel-debug qemu guest shell clean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' "$(CURDIR)/Makefile" | expand -t 22
@@ -20,6 +20,13 @@ test-full: ## make test and the long tests
 
 test-mutations: ## prove that the tests fail when the series is broken (tests/mutations)
 	@$(RIG) mutations
+
+bench: ## measure, beside targets
+	@$(RIG) bench
+
+SECONDS ?= 600
+fuzz: ## random use of the device models under AddressSanitizer, SECONDS=600
+	@$(RIG) fuzz --seconds $(SECONDS)
 
 check: ## only the checks that need no guest
 	@$(RIG) check

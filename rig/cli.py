@@ -85,7 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--full", action="store_true", help="also the long tests")
     sub.add_argument("--no-build", action="store_true", help="use what was built before")
 
-    sub = verb("topologies", _topologies, "list the topologies that run and shell know")
+    sub = verb("bench", _bench, "measure, and print each value beside its target")
+    sub.add_argument("name", nargs="?", default="", metavar="NAME", help="one benchmark of bench/ (default: all)")
+    sub.add_argument("--check", action="store_true", help="exit with status 1 when a target is missed")
+    sub.add_argument("--no-build", action="store_true", help="use what was built before")
+    _kernel_option(sub, "release if it needs no compiling, else debug")
+
+    sub = verb("fuzz", _fuzz, "use the device models at random under AddressSanitizer; exits with 1 when something is found")
+    sub.add_argument("--seconds", type=int, default=600, help="time for all machines together (default 600)")
+    sub.add_argument("--seed", type=int, default=1, help="of the random numbers (default 1)")
+    sub.add_argument("--machine", default="", help="only this machine of qemu/tests/qtest/device-fuzz.c")
+    sub.add_argument("--no-build", action="store_true", help="use what was built before")
+
+    verb("topologies", _topologies, "list the topologies that run and shell know")
     sub = verb("mutations", _mutations, "prove that the tests fail when the series is broken (tests/mutations)")
     sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN",
                      help="only those with PATTERN in their name or in that of their test")
@@ -101,10 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _kernel_option(parser: argparse.ArgumentParser) -> None:
+def _kernel_option(parser: argparse.ArgumentParser, default: str = "release") -> None:
     from . import images
-    parser.add_argument("--kernel", default="", choices=images.KERNELS, metavar="VARIANT",
-                        help=f"kernel variant: {', '.join(images.KERNELS)} (default release)")
+    parser.add_argument("--kernel", default="", choices=["", *images.KERNELS], metavar="VARIANT",
+                        help=f"kernel variant: {', '.join(images.KERNELS)} (default {default})")
 
 
 def _guest_options(parser: argparse.ArgumentParser) -> None:
@@ -202,6 +214,23 @@ def _mutations(options: argparse.Namespace) -> int:
     if not options.no_build:
         build(variant=mutations.VARIANT)
     return mutations.run(options.pattern, jobs=options.jobs)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from . import bench
+    variant = options.kernel or bench.choose_kernel()
+    if not options.no_build:
+        build(variant=variant)
+    return bench.run(options.name, variant, check=options.check)
+
+
+def _fuzz(options: argparse.Namespace) -> int:
+    from . import fuzz, lock, qemu, tools
+    if not options.no_build:
+        tools.ensure()
+        with lock.build_directory():
+            qemu.build_fuzzer()
+    return fuzz.run(options.seconds, options.seed, options.machine)
 
 
 def _topologies(options: argparse.Namespace) -> None:

@@ -92,6 +92,12 @@ def build(variant: str) -> None:
         products.keep("kernel", key, [*_files(variant), stamp])
 
 
+def at_hand(variant: str) -> bool:
+    """Whether `build()` would find the products of `variant` made, or in the cache, and compile nothing."""
+    key = _key(variant)
+    return bool(key) and (products.stamp_matches(_products(variant) / "key", key) or products.has("kernel", key))
+
+
 def configure(variant: str, source: Path) -> None:
     """Make .config from the fragments on top of allnoconfig, and insist that every line of them took effect."""
     objects = _objects(variant)

@@ -46,6 +46,11 @@ def take(kind: str, key: str, destination: Path) -> bool:
     return True
 
 
+def has(kind: str, key: str) -> bool:
+    """Whether the product `kind`/`key` is cached."""
+    return (PRODUCTS / kind / key).is_dir()
+
+
 def keep(kind: str, key: str, files: Iterable[Path]) -> None:
     """Store copies of `files` as the product `kind`/`key`, and forget the products of that kind not used for longest."""
     shelf = PRODUCTS / kind

@@ -10,6 +10,7 @@ import re
 import shutil
 import textwrap
 from pathlib import Path
+from typing import Sequence
 
 from . import compiler, fetch, paths, products
 from .git import attempt
@@ -20,6 +21,7 @@ OVERLAY = paths.REPO / "qemu"
 PATCHES = OVERLAY / "patches"
 SOURCE = paths.BUILD / "qemu" / "source"
 OBJECTS = paths.BUILD / "qemu" / "objects"
+ASAN_OBJECTS = paths.BUILD / "qemu" / "objects-asan"
 _OVERLAY_ROOTS = ("hw", "include", "docs", "tests")
 _LOG = paths.LOGS / "qemu.log"
 
@@ -48,22 +50,32 @@ def build() -> None:
     """Bring the QEMU binary and our qtests up to date with the pinned source, the patches and the overlay."""
     _prepare_source()
     _link_overlay()
-    targets = ["qemu-system-x86_64", *(f"tests/qtest/{name}" for name in qtests())]
+    _compile(OBJECTS, _CONFIGURE, ["qemu-system-x86_64", *(f"tests/qtest/{name}" for name in qtests())], "QEMU")
+
+
+def build_fuzzer() -> None:
+    """The same for a QEMU with AddressSanitizer, and for the program that fuzzes it, both in ASAN_OBJECTS."""
+    _prepare_source()
+    _link_overlay()
+    _compile(ASAN_OBJECTS, (*_CONFIGURE, "--enable-asan"), ["qemu-system-x86_64", "tests/qtest/device-fuzz"], "QEMU with ASan")
+
+
+def _compile(objects: Path, options: Sequence[str], targets: Sequence[str], title: str) -> None:
     env = compiler.environment()
     meson = fetch.meson()
     if meson:
         env["PYTHONPATH"] = str(meson)
     firmware = fetch.firmware_dir()
-    key = products.digest("configure", *_CONFIGURE, compiler.command(), meson is None)
-    stamp = OBJECTS / "configured"
-    if not (products.stamp_matches(stamp, key) and (OBJECTS / "build.ninja").exists()):
-        shutil.rmtree(OBJECTS, ignore_errors=True)
-        OBJECTS.mkdir(parents=True)
-        with step("configure QEMU"):
-            run([SOURCE / "configure", *_CONFIGURE, f"--cc={compiler.command()}"],
-                cwd=OBJECTS, log=_LOG, env=env, what="configuring QEMU")
+    key = products.digest("configure", *options, compiler.command(), meson is None)
+    stamp = objects / "configured"
+    if not (products.stamp_matches(stamp, key) and (objects / "build.ninja").exists()):
+        shutil.rmtree(objects, ignore_errors=True)
+        objects.mkdir(parents=True)
+        with step(f"configure {title}"):
+            run([SOURCE / "configure", *options, f"--cc={compiler.command()}"],
+                cwd=objects, log=_LOG, env=env, what=f"configuring {title}")
         stamp.write_text(key)
-    with step("compile QEMU") as current:
+    with step(f"compile {title}") as current:
         counted = ""
 
         def progress(line: str) -> None:
@@ -72,12 +84,12 @@ def build() -> None:
                 counted = found[1]
                 current.update(counted)
 
-        run(["ninja", f"-j{compiler.jobs()}", *targets], cwd=OBJECTS, log=_LOG, env=env, on_line=progress,
-            what="building QEMU")
+        run(["ninja", f"-j{compiler.jobs()}", *targets], cwd=objects, log=_LOG, env=env, on_line=progress,
+            what=f"building {title}")
         current.note = counted.split("/")[-1] + " steps" if counted else "nothing to do"
     # Where a QEMU that runs from its build directory looks for data. (An absolute --firmwarepath would be in a header
     # that every file includes, and no two checkouts could share compiled objects.)
-    data = OBJECTS / "qemu-bundle" / "usr" / "local" / "share" / "qemu"
+    data = objects / "qemu-bundle" / "usr" / "local" / "share" / "qemu"
     data.mkdir(parents=True, exist_ok=True)
     for file in sorted(firmware.iterdir()):
         shutil.copy2(file, data / file.name)

@@ -43,23 +43,35 @@ def wait_for_server(vm: Vm, server: Operation, port: int) -> None:
         pass
 
 
-def pair(t: Test, command: Sequence[str], server: str, client: str, timeout: float = 120) -> str:
-    """Run both sides of an example of libibverbs or of perftest between two verbs devices, over TCP in the guest.
-
-    Returns what is wrong, "" when both sides exit with 0; their output is noted when they do not.
-    """
+def start_pair(vm: Vm, command: Sequence[str], server: str, client: str) -> tuple[Operation, Operation]:
+    """Start both sides of an example of libibverbs or of perftest between two verbs devices, over TCP in the guest."""
     port = str(next(ports))
-    begun = t.vm.start([*command, "-d", server, "-p", port])
-    wait_for_server(t.vm, begun, int(port))
-    done = t.vm.run([*command, "-d", client, "-p", port, "127.0.0.1"], timeout=timeout, check=False)
+    begun = vm.start([*command, "-d", server, "-p", port])
+    wait_for_server(vm, begun, int(port))
+    return begun, vm.start([*command, "-d", client, "-p", port, "127.0.0.1"])
+
+
+def run_pair(vm: Vm, command: Sequence[str], server: str, client: str, timeout: float = 120) -> tuple[Operation, Operation]:
+    """The same to their end; the server is killed when the client fails."""
+    begun, done = start_pair(vm, command, server, client)
+    vm.wait(done, timeout)
     if done.status:
-        t.vm.kill(begun)
-    t.vm.wait(begun, timeout)
-    said = (begun.stdout + begun.stderr).decode(errors="replace")
-    if all(status == 0 or (status == 1 and UNCALIBRATED in output)
-           for status, output in ((begun.status, said), (done.status, done.stdout + done.stderr))):
+        vm.kill(begun)
+    vm.wait(begun, timeout)
+    return begun, done
+
+
+def output(operation: Operation) -> str:
+    """What a program said."""
+    return (operation.stdout + operation.stderr).decode(errors="replace")
+
+
+def pair(t: Test, command: Sequence[str], server: str, client: str, timeout: float = 120) -> str:
+    """Run both sides to their end. Returns what is wrong, "" when they exit with 0; their output is noted when they do not."""
+    begun, done = run_pair(t.vm, command, server, client, timeout)
+    if all(side.status == 0 or (side.status == 1 and UNCALIBRATED in output(side)) for side in (begun, done)):
         return ""
-    t.note(f"{' '.join(command)}: server, status {begun.status}:\n{said}\nclient, status {done.status}:\n{done.stdout}{done.stderr}")
+    t.note(f"{' '.join(command)}: server, status {begun.status}:\n{output(begun)}\nclient, status {done.status}:\n{output(done)}")
     return f"exit status {begun.status} (server), {done.status} (client)"
 
 

@@ -36,7 +36,8 @@ typedef enum Kind {
 
 typedef struct Known {
     uint32_t id[MAX_KNOWN];
-    unsigned count;             /* ever; the oldest are forgotten */
+    unsigned count;             /* ever; all but the first are forgotten */
+    unsigned first;             /* from the start of the round */
 } Known;
 
 typedef struct FuzzQp {
@@ -49,6 +50,8 @@ typedef struct Side {
     Known known[KINDS];
     FuzzQp qps[MAX_QPS];
     unsigned num_qps;
+    uint32_t first_pd;
+    uint32_t first_mkey;        /* all memory; four for UMR follow */
     Queue faults;
     uint64_t tokens[MAX_TOKENS];
     unsigned num_tokens;
@@ -123,7 +126,22 @@ static void remember(Side *s, Kind kind, uint32_t id)
 {
     Known *k = &s->known[kind];
 
-    k->id[k->count++ % MAX_KNOWN] = id;
+    k->id[k->count < MAX_KNOWN ? k->count :
+          k->first + k->count % (MAX_KNOWN - k->first)] = id;
+    k->count++;
+}
+
+/* What a command is about: seldom one of those that all the rest needs. */
+static uint64_t known_later(Fuzz *f, const Side *s, Kind kind)
+{
+    const Known *k = &s->known[kind];
+    unsigned count = MIN(k->count, MAX_KNOWN);
+
+    if (fuzz_chance(f, 1)) {
+        return known(f, s, kind);
+    }
+    return count == k->first ? fuzz_value(f, 24) :
+           k->id[k->first + fuzz_below(f, count - k->first)];
 }
 
 static uint64_t random_key(Fuzz *f, const Side *s)
@@ -150,7 +168,8 @@ static uint64_t random_length(Fuzz *f)
 {
     switch (fuzz_below(f, 8)) {
     case 0:
-        return fuzz_value(f, 31);
+        /* Gigabytes take their time, even more so from registers. */
+        return fuzz_chance(f, 5) ? fuzz_value(f, 31) : fuzz_value(f, 16);
     case 1:
         return fuzz_below(f, 64 * KiB);
     case 2 ... 3:
@@ -529,7 +548,8 @@ static void fuzz_command(Fuzz *f, Side *s)
         stq_be_p(in + PAS + i * 8, c->creates == MKEY ? page | 3 : page);
     }
     if (c->about != ANY) {
-        fset(obj, in, id, known(f, s, c->about));
+        fset(obj, in, id, c->in_len == 16 ? known_later(f, s, c->about) :
+                                            known(f, s, c->about));
     }
     if (fuzz_chance(f, 30) && c->part[0].layout) {
         unsigned parts = 0;
@@ -567,6 +587,11 @@ static void fuzz_command(Fuzz *f, Side *s)
 /* ------------------------------------------------------------------ */
 /* Queue pairs */
 
+static FuzzQp *random_qp(Fuzz *f, Side *s)
+{
+    return &s->qps[fuzz_below(f, MIN(s->num_qps, MAX_QPS))];
+}
+
 /* One step of @qp towards RTS, with what other steps need to succeed. */
 static void qp_step(Fuzz *f, Side *s, FuzzQp *q, unsigned opcode,
                     uint32_t remote, uint16_t lid)
@@ -578,40 +603,15 @@ static void qp_step(Fuzz *f, Side *s, FuzzQp *q, unsigned opcode,
     fset(obj, in, id, q->qp.id);
     fset(create_qp_in, in, opt_param_mask, MLX5_QP_OPT_RRE | MLX5_QP_OPT_RWE |
                                            MLX5_QP_OPT_RAE);
+    if (fuzz_chance(f, 90)) {
+        fset(qpc, ctx, pd, s->first_pd);
+    }
     fset(qpc, ctx, remote_qpn, remote);
     fset(ads, in + MLX5_PATH, rlid, lid);
     fset(ads, in + MLX5_PATH, ack_timeout, 8);
     fset(cmd, in, opcode, opcode);
     cmd_write(s->h, 0, in, sizeof(in), 16);
     command_done(s);
-}
-
-/* Queue pairs fail all the time: connect two of them anew. */
-static void fuzz_revive(Fuzz *f, Both *both)
-{
-    static const uint16_t steps[] = {
-        MLX5_OP_2RST_QP, MLX5_OP_RST2INIT_QP, MLX5_OP_INIT2RTR_QP,
-        MLX5_OP_RTR2RTS_QP,
-    };
-    Side *s[2] = { &both->side[fuzz_below(f, 2)], &both->side[fuzz_below(f, 2)] };
-    FuzzQp *q[2];
-
-    for (unsigned i = 0; i < 2; i++) {
-        q[i] = &s[i]->qps[fuzz_below(f, MIN(s[i]->num_qps, MAX_QPS))];
-        /* Both of one kind, or there is no connection. */
-        for (unsigned n = 0; i && n < MAX_QPS &&
-             q[1]->service != q[0]->service; n++) {
-            q[1] = &s[1]->qps[n % MIN(s[1]->num_qps, MAX_QPS)];
-        }
-    }
-    for (unsigned step = 0; step < ARRAY_SIZE(steps); step++) {
-        for (unsigned i = 0; i < 2; i++) {
-            qp_step(f, s[i], q[i], steps[step], q[!i]->qp.id, q[!i]->qp.lid);
-            q[i]->qp.sq_pi = q[i]->qp.rq_pi = 0;
-            put_be32(s[i]->h, q[i]->qp.dbr, 0);
-            put_be32(s[i]->h, q[i]->qp.dbr + 4, 0);
-        }
-    }
 }
 
 static uint32_t add(Fuzz *f, const Side *s, uint8_t *wqe, uint32_t at,
@@ -625,6 +625,33 @@ static uint32_t add(Fuzz *f, const Side *s, uint8_t *wqe, uint32_t at,
         damage_layout(f, l, wqe + at);
     }
     return at + len;
+}
+
+/* Where a request succeeds: all memory by its address, or pages of a UMR. */
+static void good_place(Fuzz *f, const Side *s, uint64_t *key, uint64_t *addr)
+{
+    bool umr = fuzz_chance(f, 30);
+
+    *key = s->first_mkey + (umr ? 1 + fuzz_below(f, 4) : 0);
+    *key = *key << 8 | VARIANT;
+    *addr = (umr ? UMR_VA : fuzz_chance(f, 50) ? BUF_A : BUF_B) +
+            fuzz_below(f, 32 * KiB) * 8 % (umr ? 32 * KiB : 64 * KiB);
+}
+
+static void make_good(Fuzz *f, const Side *s, uint8_t *data, uint8_t *raddr)
+{
+    uint64_t key, addr;
+
+    if (data && fuzz_chance(f, 70)) {
+        good_place(f, s, &key, &addr);
+        fset(wqe_data, data, lkey, key);
+        fset(wqe_data, data, addr, addr);
+    }
+    if (raddr && fuzz_chance(f, 80)) {
+        good_place(f, s, &key, &addr);
+        fset(wqe_raddr, raddr, rkey, key);
+        fset(wqe_raddr, raddr, raddr, addr);
+    }
 }
 
 static uint32_t add_data(Fuzz *f, const Side *s, uint8_t *wqe, uint32_t at)
@@ -642,6 +669,7 @@ static uint32_t add_data(Fuzz *f, const Side *s, uint8_t *wqe, uint32_t at)
     for (unsigned n = fuzz_chance(f, 5) ? fuzz_below(f, 60) :
                       1 + fuzz_below(f, 3); n; n--) {
         at = add(f, s, wqe, at, &layout_wqe_data, 16);
+        make_good(f, s, wqe + at - 16, NULL);
     }
     return at;
 }
@@ -650,7 +678,8 @@ static uint32_t add_umr(Fuzz *f, Side *s, uint8_t *wqe, uint32_t at)
 {
     uint8_t *seg = wqe + 128;
 
-    fset(wqe_ctrl, wqe, imm, random_key(f, s));
+    fset(wqe_ctrl, wqe, imm, fuzz_chance(f, 30) ? random_key(f, s) :
+         (s->first_mkey + 1 + fuzz_below(f, 4)) << 8 | VARIANT);
     add(f, s, wqe, at, &layout_wqe_umr, 48);
     add(f, s, wqe, at + 48, &layout_mkc, 64);
     if (fuzz_chance(f, 70)) {
@@ -677,20 +706,19 @@ static uint32_t add_umr(Fuzz *f, Side *s, uint8_t *wqe, uint32_t at)
             qtest_memwrite(f->qts, list + i * 8, entry, 8);
         }
         fset(wqe_data, seg, addr, list);
-        fset(wqe_data, seg, lkey, s->known[MKEY].id[0] << 8 | VARIANT);
+        fset(wqe_data, seg, lkey, s->first_mkey << 8 | VARIANT);
         fset(wqe_data, seg, byte_count, 4096);
     }
     return 128 + 16;
 }
 
-static void fuzz_send(Fuzz *f, Side *s)
+static void fuzz_send(Fuzz *f, Side *s, FuzzQp *q)
 {
     static const uint8_t opcodes[] = {
         MLX5_WQE_NOP, MLX5_WQE_SEND_INV, MLX5_WQE_WRITE, MLX5_WQE_WRITE_IMM,
         MLX5_WQE_SEND, MLX5_WQE_SEND_IMM, MLX5_WQE_READ, MLX5_WQE_CMP_SWAP,
         MLX5_WQE_FETCH_ADD, MLX5_WQE_UMR,
     };
-    FuzzQp *q = &s->qps[fuzz_below(f, MIN(s->num_qps, MAX_QPS))];
     uint8_t wqe[MAX_WQE + 256] = { 0 };
     uint8_t opcode = opcodes[fuzz_below(f, ARRAY_SIZE(opcodes))];
     uint32_t len = 16, done;
@@ -719,13 +747,14 @@ static void fuzz_send(Fuzz *f, Side *s)
         if (opcode >= MLX5_WQE_READ || opcode == MLX5_WQE_WRITE ||
             opcode == MLX5_WQE_WRITE_IMM) {
             len = add(f, s, wqe, len, &layout_wqe_raddr, 16);
+            make_good(f, s, NULL, wqe + len - 16);
         }
         if (opcode > MLX5_WQE_READ) {
             len = add(f, s, wqe, len, &layout_wqe_atomic, 16);
             len = add(f, s, wqe, len, &layout_wqe_data, 16);
+            make_good(f, s, wqe + len - 16, NULL);
             if (fuzz_chance(f, 90)) {
                 fset(wqe_data, wqe + len - 16, byte_count, 8);
-                fset(wqe_raddr, wqe + len - 48, raddr, random_data(f) & ~7ull);
             }
         } else {
             len = add_data(f, s, wqe, len);
@@ -742,28 +771,64 @@ static void fuzz_send(Fuzz *f, Side *s)
     }
     put_be32(s->h, q->qp.dbr + 4, fuzz_chance(f, 98) ? q->qp.sq_pi :
                                                        fuzz_value(f, 16));
-    hca_write64(s->h, known(f, s, UAR) * 4096 + UAR_SEND, ldq_be_p(wqe));
+    hca_write64(s->h, (fuzz_chance(f, 90) ? s->h->uar : known(f, s, UAR)) *
+                4096 + UAR_SEND, ldq_be_p(wqe));
 }
 
-static void fuzz_recv(Fuzz *f, Side *s)
+static void fuzz_recv(Fuzz *f, Side *s, FuzzQp *q)
 {
-    FuzzQp *q = &s->qps[fuzz_below(f, MIN(s->num_qps, MAX_QPS))];
     uint8_t seg[SRQ_STRIDE] = { 0 };
 
     if (fuzz_chance(f, 30)) {
         stw_be_p(seg + 2, fuzz_chance(f, 90) ? fuzz_below(f, QUEUE) :
                                                fuzz_value(f, 16));
         add(f, s, seg, 16, &layout_wqe_data, 16);
+        make_good(f, s, seg + 16, NULL);
         qtest_memwrite(f->qts, s->srq_wqes + fuzz_below(f, QUEUE) * SRQ_STRIDE,
                        seg, sizeof(seg));
         put_be32(s->h, s->srq_dbr, fuzz_value(f, 6));
         return;
     }
     add(f, s, seg, 0, &layout_wqe_data, 16);
+    make_good(f, s, seg, NULL);
     qtest_memwrite(f->qts, q->qp.rq + (q->qp.rq_pi++ & (QUEUE - 1)) * RQ_STRIDE,
                    seg, 16);
     put_be32(s->h, q->qp.dbr, fuzz_chance(f, 98) ? q->qp.rq_pi :
                                                    fuzz_value(f, 16));
+}
+
+/* Queue pairs fail all the time: connect two of them anew, and use them. */
+static void fuzz_revive(Fuzz *f, Both *both)
+{
+    static const uint16_t steps[] = {
+        MLX5_OP_2RST_QP, MLX5_OP_RST2INIT_QP, MLX5_OP_INIT2INIT_QP,
+        MLX5_OP_INIT2RTR_QP, MLX5_OP_RTR2RTS_QP, MLX5_OP_RTS2RTS_QP,
+    };
+    Side *s[2] = {
+        &both->side[fuzz_below(f, 2)], &both->side[fuzz_below(f, 2)],
+    };
+    FuzzQp *q[2];
+
+    for (unsigned i = 0; i < 2; i++) {
+        q[i] = random_qp(f, s[i]);
+        /* Both of one kind, or there is no connection. */
+        for (unsigned n = 0; i && n < MAX_QPS &&
+             q[1]->service != q[0]->service; n++) {
+            q[1] = &s[1]->qps[n % MIN(s[1]->num_qps, MAX_QPS)];
+        }
+    }
+    for (unsigned step = 0; step < ARRAY_SIZE(steps); step++) {
+        for (unsigned i = 0; i < 2; i++) {
+            qp_step(f, s[i], q[i], steps[step], q[!i]->qp.id, q[!i]->qp.lid);
+            q[i]->qp.sq_pi = q[i]->qp.rq_pi = 0;
+            put_be32(s[i]->h, q[i]->qp.dbr, 0);
+            put_be32(s[i]->h, q[i]->qp.dbr + 4, 0);
+        }
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        fuzz_recv(f, s[1], q[1]);
+        fuzz_send(f, s[0], q[0]);
+    }
 }
 
 /* ------------------------------------------------------------------ */
@@ -806,7 +871,7 @@ static void fuzz_resume(Fuzz *f, Side *s)
             fget(eqe, eqe, sub_type) == 1 ? fget(eqe, eqe, pf_number) :
             fget(eqe, eqe, pf_wqe_token);
     }
-    hca_write(s->h, s->known[UAR].id[0] * 4096 + UAR_EQ_ARM,
+    hca_write(s->h, s->h->uar * 4096 + UAR_EQ_ARM,
               s->faults.id << 24 | (s->faults.ci & 0xffffff));
     if (!s->num_tokens) {
         return;
@@ -842,9 +907,9 @@ static void mlx5_step(Fuzz *f, void *opaque)
     if (what < 30) {
         fuzz_command(f, s);
     } else if (what < 65) {
-        fuzz_send(f, s);
+        fuzz_send(f, s, random_qp(f, s));
     } else if (what < 75) {
-        fuzz_recv(f, s);
+        fuzz_recv(f, s, random_qp(f, s));
     } else if (what < 82) {
         fuzz_revive(f, both);
     } else if (what < 90) {
@@ -879,10 +944,12 @@ static void side_start(Side *s)
     hca_init(h);
     remember(s, UAR, h->uar);
     pd = cmd_alloc(h, MLX5_OP_ALLOC_PD);
+    s->first_pd = pd;
     remember(s, PD, pd);
     xrcd = cmd_alloc(h, MLX5_OP_ALLOC_XRCD);
     remember(s, XRCD, xrcd);
-    remember(s, MKEY, mkey_create_pa(h, pd) >> 8);
+    s->first_mkey = mkey_create_pa(h, pd) >> 8;
+    remember(s, MKEY, s->first_mkey);
     for (unsigned i = 0; i < 4; i++) {
         remember(s, MKEY, mkey_create_umr(h, 64) >> 8);
     }
@@ -903,6 +970,10 @@ static void side_start(Side *s)
     remember(s, QP, target.id);
     s->qps[s->num_qps++] = (FuzzQp) { .qp = target, .service = MLX5_ST_XRC };
     g_assert_cmpuint(h->pool, <=, h->pool_start + POOL_PAGES * 4096);
+    for (unsigned i = 0; i < KINDS; i++) {
+        s->known[i].first = s->known[i].count;
+        g_assert_cmpuint(s->known[i].first, <, MAX_KNOWN);
+    }
 }
 
 static void *mlx5_start(Fuzz *f)

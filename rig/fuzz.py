@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`rig fuzz`: random use of the device models under AddressSanitizer (qemu/tests/qtest/device-fuzz.c).
+
+Each machine of the program's table gets an equal part of the time. A finding ends that machine's part; the output names
+the seed and the round that show it again.
+"""
+import re
+
+from . import paths, proc, qemu
+from .ui import RigError, say, step
+
+_LOG = paths.LOGS / "fuzz.log"
+# Memory that QEMU holds when it exits is not what is looked for.
+_ASAN_OPTIONS = "detect_leaks=0"
+
+
+def machines() -> list[str]:
+    """The machines of the program's table."""
+    return [name.rpartition("/")[2] for name in _run("-l") if "/fuzz/" in name]
+
+
+def run(seconds: int, seed: int, only: str = "") -> int:
+    """Fuzz for `seconds` in all. Returns the exit status: 1 when something was found."""
+    names = [name for name in machines() if not only or name == only]
+    if not names:
+        raise RigError(f"there is no machine '{only}' to fuzz", f"the machines are: {', '.join(machines())}")
+    found = 0
+    for name in names:
+        try:
+            with step(f"fuzz {name}"):
+                output = _run("--tap", "-p", f"/x86_64/fuzz/{name}", seconds=max(1, seconds // len(names)), seed=seed)
+            for line in output:
+                if line.startswith(f"# {name} "):
+                    print(line[2:], flush=True)
+        except RigError as finding:
+            found += 1
+            print(finding, flush=True)
+    say(f"  machines with a finding: {found} of {len(names)}")
+    return 1 if found else 0
+
+
+def _run(*arguments: str, seconds: int = 0, seed: int = 1) -> list[str]:
+    """The lines that the program writes. Raises RigError when it fails."""
+    lines: list[str] = []
+    proc.run([qemu.ASAN_OBJECTS / "tests" / "qtest" / "device-fuzz", *arguments], log=_LOG, on_line=lines.append,
+             env={"QTEST_QEMU_BINARY": str(qemu.ASAN_OBJECTS / "qemu-system-x86_64"), "ASAN_OPTIONS": _ASAN_OPTIONS,
+                  "FUZZ_SECONDS": str(seconds), "FUZZ_SEED": str(seed)}, what="fuzzing")
+    return lines
