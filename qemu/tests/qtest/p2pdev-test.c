@@ -555,6 +555,31 @@ static void test_errors(void)
     rig_stop(r);
 }
 
+/* Memory that was reached a moment ago, and is no longer where it was */
+static void test_gone(void)
+{
+    Rig *r = rig_start(Q35 PORTS TWO);
+    uint16_t bdf = r->dev[1]->bdf;
+    Counters c = { 0 };
+
+    fill(r, mem(r, 0), 4096, 3);
+    run_ok(r, 0, CTRL(BUS, LOCAL), mem(r, 1), 0, 4096);
+    run_ok(r, 0, CTRL(LOCAL, BUS), 0, mem(r, 1), 4096);
+    EXPECT_COUNTERS(r, "dev0", &c, .wr_peer = 4096, .rd_peer = 4096);
+    pcie_writew(&r->topo, bdf, PCI_COMMAND, PCI_COMMAND_MASTER);
+    start(r, 0, CTRL(BUS, LOCAL), mem(r, 1), 0, 4096);
+    expect_error(r, 0, P2PDEV_ERR_DECODE, true, mem(r, 1), 0);
+    start(r, 0, CTRL(LOCAL, BUS), 0, mem(r, 1), 4096);
+    expect_error(r, 0, P2PDEV_ERR_DECODE, false, mem(r, 1), 0);
+    EXPECT_COUNTERS(r, "dev0", &c, .wr_failed = 4096, .rd_failed = 4096);
+    pcie_writew(&r->topo, bdf, PCI_COMMAND,
+                PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    fill(r, mem(r, 0), 4096, 4);
+    run_ok(r, 0, CTRL(BUS, LOCAL), mem(r, 1), 0, 4096);
+    expect_equal(r, mem(r, 0), mem(r, 1), 4096);
+    rig_stop(r);
+}
+
 static void test_busy(void)
 {
     Rig *r = rig_start(Q35 PORTS DEV0());
@@ -1137,6 +1162,7 @@ int main(int argc, char **argv)
     qtest_add_func("p2pdev/copy", test_copy);
     qtest_add_func("p2pdev/memdev", test_memdev);
     qtest_add_func("p2pdev/errors", test_errors);
+    qtest_add_func("p2pdev/gone", test_gone);
     qtest_add_func("p2pdev/busy", test_busy);
     qtest_add_func("p2pdev/msi", test_msi);
     qtest_add_data_func("p2pdev/peer/host-bridge", NULL, test_peer);
