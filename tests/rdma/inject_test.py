@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The model's injected errors, as an application sees them: the right completion, no hang, and the next run works."""
+import time
+from contextlib import contextmanager
+from typing import Iterator
+
+from rig import rdma
+from rig.dialogue import Dialogue, Refused
+from rig.testlib import Test, case
+
+HCA = "switch:hca"
+ROLE = "importer"
+SECOND_NS = 10**9
+SUCCESS = ["success"]
+PATIENCE = 60_000       # milliseconds for what must come
+PROBE = 300             # for what must not come yet
+
+
+@contextmanager
+def client(t: Test, kind: str, pages: int = 8) -> Iterator[Dialogue]:
+    """guest/src/requests.c, with both of its regions registered."""
+    rdma.load(t.vm)
+    program = Dialogue(t.vm, ["requests"])
+    program.ask("register", kind, pages)
+    yield program
+    program.close()
+
+
+@contextmanager
+def injected(t: Test, name: str, value: int) -> Iterator[None]:
+    """The property has `value` for a while. A count must have been used up by the end."""
+    t.vm.qom_set(ROLE, name, value)
+    try:
+        yield
+    finally:
+        left = t.vm.qom_get(ROLE, name)
+        t.vm.qom_set(ROLE, name, 0)
+    if not name.endswith("-delay"):
+        t.equal(left, 0, f"{name} that were left")
+
+
+def completes(t: Test, program: Dialogue, end: int, *status: str) -> None:
+    answer = program.ask("poll", end, PATIENCE, timeout=PATIENCE / 1000 + 30)
+    t.equal(answer[1:], list(status), f"status of the completion of queue pair {end}")
+
+
+def works(t: Test, kind: str = "odp") -> None:
+    """A new client can do everything."""
+    with client(t, kind) as program:
+        for operation in ("write", "read", "send"):
+            program.ask("post", operation)
+            completes(t, program, 0, *SUCCESS)
+        completes(t, program, 1, *SUCCESS)
+        t.equal(program.ask("compare"), ["same"], "content")
+
+
+@case(topology=HCA, timeout=180)
+def dropped_completion(t: Test) -> None:
+    """The work is done; the next completion is that of the next request, and libmlx5 goes on."""
+    with client(t, "pinned") as program, injected(t, "inject-drop-completions", 1):
+        program.ask("post", "write")
+        t.equal(program.ask("poll", 0, PROBE), ["none"], "completion of the dropped one")
+        t.equal(program.ask("compare"), ["same"], "content")
+        second = program.ask("post", "write")
+        t.equal(program.ask("poll", 0, PATIENCE), [*second, *SUCCESS], "the next completion")
+    works(t)
+
+
+@case(topology=HCA, timeout=180)
+def delayed_completion(t: Test) -> None:
+    with client(t, "pinned") as program:
+        with injected(t, "inject-completion-delay", 2 * SECOND_NS):
+            begin = time.monotonic()
+            program.ask("post", "write")
+            t.equal(program.ask("poll", 0, PROBE), ["none"], "completion before its time")
+            completes(t, program, 0, *SUCCESS)
+            t.check(time.monotonic() - begin >= 1.9, f"it took {time.monotonic() - begin:.1f} s")
+        t.equal(program.ask("compare"), ["same"], "content")
+    works(t)
+
+
+@case(topology=HCA, timeout=180)
+def delayed_fault(t: Test) -> None:
+    faults = t.vm.qom_get(ROLE, "page-faults")
+    with client(t, "odp") as program:
+        with injected(t, "inject-fault-delay", 2 * SECOND_NS):
+            begin = time.monotonic()
+            # The local region was touched before it was registered anew; the remote one is absent.
+            program.ask("post", "write")
+            t.equal(program.ask("poll", 0, PROBE), ["none"], "completion before its time")
+            completes(t, program, 0, *SUCCESS)
+            t.check(time.monotonic() - begin >= 1.9, f"it took {time.monotonic() - begin:.1f} s")
+        t.equal(program.ask("compare"), ["same"], "content")
+    t.check(t.vm.qom_get(ROLE, "page-faults") > faults, "there was a page fault")
+    works(t)
+
+
+@case(topology=HCA, timeout=180)
+def failed_data(t: Test) -> None:
+    """A transfer that nobody claims: the source is the requester's memory for a write, the responder's for a read."""
+    for operation, status in (("write", "local protection error"), ("read", "remote access error"),
+                              ("send", "local protection error")):
+        with client(t, "pinned") as program, injected(t, "inject-fail-data", 1):
+            program.ask("post", operation)
+            completes(t, program, 0, *status.split())
+            # The connection is broken, and says so at once.
+            program.ask("post", operation)
+            completes(t, program, 0, *"Work Request Flushed Error".split())
+    works(t)
+
+
+def take_umr_reports(t: Test, *also: str) -> None:
+    """The driver warns, once, about a UMR that fails (mlx5r_umr_post_send_wait()). Only reports with the words in `also` may
+    come as well."""
+    t.vm.mark("a UMR has failed")
+    for splat in t.vm.take_splats():
+        text = "\n".join(splat.lines)
+        t.check("at mlx5r_umr_post_send_wait" in splat.title or (also and all(words in text for words in also)),
+                f"nothing but the UMR is reported: {splat}\n{text}")
+
+
+@case(topology=HCA, timeout=180)
+def failed_umr_of_registration(t: Test) -> None:
+    """Registering memory fails with an error, and the next time it works."""
+    rdma.load(t.vm)
+    works(t, "pinned")
+    program = Dialogue(t.vm, ["requests"])
+    with injected(t, "inject-fail-umrs", 1):
+        try:
+            program.ask("register", "pinned", 8)
+            t.fail("ibv_reg_mr succeeded without its UMR")
+        except Refused as refused:
+            t.check("ibv_reg_mr" in str(refused), f"it is ibv_reg_mr that fails, not: {refused}")
+    take_umr_reports(t)
+    program.ask("register", "pinned", 8)
+    program.ask("post", "write")
+    completes(t, program, 0, *SUCCESS)
+    program.close()
+    works(t)
+
+
+@case(topology=HCA, timeout=180)
+def failed_umr_of_fault(t: Test) -> None:
+    """The driver cannot fill the translation, and says that the fault is not resolved: the request fails, once.
+
+    Lockdep sees a defect of the base driver: mlx5r_umr_recover() takes qp->mutex (and allocates memory) while
+    pagefault_real_mr() holds umem_mutex, and there is qp->mutex -> fs_reclaim (an allocation in __mlx5_ib_modify_qp()) ->
+    umem_mutex (ib_init_umem_odp()). The series does not touch this code. That report, and no other, is accepted.
+    """
+    with client(t, "odp") as program:
+        with injected(t, "inject-fail-umrs", 1):
+            program.ask("post", "write")
+            answer = program.ask("poll", 0, PATIENCE, timeout=PATIENCE / 1000 + 30)
+            t.note(f"completion: {answer}")
+            take_umr_reports(t, "possible circular locking dependency", "mlx5r_umr_recover", "umem_odp->umem_mutex", "qp->mutex")
+            t.check(answer[1:] in (["local", "protection", "error"], ["remote", "operation", "error"]),
+                    f"the completion is an error of protection or operation, not {answer}")
+    works(t)
