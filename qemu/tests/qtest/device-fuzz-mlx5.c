@@ -179,30 +179,36 @@ static uint64_t random_length(Fuzz *f)
     }
 }
 
-static uint64_t gen_zero(Fuzz *f, const Side *s) { return 0; }
-static uint64_t gen_one(Fuzz *f, const Side *s) { return 1; }
-static uint64_t gen_often(Fuzz *f, const Side *s) { return fuzz_chance(f, 90); }
-static uint64_t gen_seldom(Fuzz *f, const Side *s) { return fuzz_chance(f, 10); }
-static uint64_t gen_half(Fuzz *f, const Side *s) { return fuzz_chance(f, 50); }
-static uint64_t gen_small(Fuzz *f, const Side *s) { return fuzz_below(f, 16); }
-static uint64_t gen_two_bits(Fuzz *f, const Side *s) { return fuzz_below(f, 4); }
-static uint64_t gen_log(Fuzz *f, const Side *s) { return LOG_QUEUE; }
-static uint64_t gen_any(Fuzz *f, const Side *s) { return fuzz_value(f, 64); }
-static uint64_t gen_bits(Fuzz *f, const Side *s) { return fuzz_bits(f); }
-static uint64_t gen_pd(Fuzz *f, const Side *s) { return known(f, s, PD); }
-static uint64_t gen_uar(Fuzz *f, const Side *s) { return known(f, s, UAR); }
-static uint64_t gen_eq(Fuzz *f, const Side *s) { return known(f, s, EQ); }
-static uint64_t gen_cq(Fuzz *f, const Side *s) { return known(f, s, CQ); }
-static uint64_t gen_qp(Fuzz *f, const Side *s) { return known(f, s, QP); }
-static uint64_t gen_xrcd(Fuzz *f, const Side *s) { return known(f, s, XRCD); }
-static uint64_t gen_key(Fuzz *f, const Side *s) { return random_key(f, s); }
-static uint64_t gen_data(Fuzz *f, const Side *s) { return random_data(f); }
-static uint64_t gen_length(Fuzz *f, const Side *s) { return random_length(f); }
-static uint64_t gen_lid(Fuzz *f, const Side *s) { return 1 + fuzz_below(f, 2); }
-static uint64_t gen_qkey(Fuzz *f, const Side *s) { return QKEY; }
-static uint64_t gen_variant(Fuzz *f, const Side *s) { return VARIANT; }
-static uint64_t gen_any_qpn(Fuzz *f, const Side *s) { return 0xffffff; }
-static uint64_t gen_octwords(Fuzz *f, const Side *s) { return fuzz_below(f, 64); }
+#define GENERATOR(name_, value_)                                \
+    static uint64_t gen_##name_(Fuzz *f, const Side *s)         \
+    {                                                           \
+        return value_;                                          \
+    }
+
+GENERATOR(zero, 0)
+GENERATOR(one, 1)
+GENERATOR(often, fuzz_chance(f, 90))
+GENERATOR(seldom, fuzz_chance(f, 10))
+GENERATOR(half, fuzz_chance(f, 50))
+GENERATOR(small, fuzz_below(f, 16))
+GENERATOR(two_bits, fuzz_below(f, 4))
+GENERATOR(log, LOG_QUEUE)
+GENERATOR(any, fuzz_value(f, 64))
+GENERATOR(bits, fuzz_bits(f))
+GENERATOR(pd, known(f, s, PD))
+GENERATOR(uar, known(f, s, UAR))
+GENERATOR(eq, known(f, s, EQ))
+GENERATOR(cq, known(f, s, CQ))
+GENERATOR(qp, known(f, s, QP))
+GENERATOR(xrcd, known(f, s, XRCD))
+GENERATOR(key, random_key(f, s))
+GENERATOR(data, random_data(f))
+GENERATOR(length, random_length(f))
+GENERATOR(lid, 1 + fuzz_below(f, 2))
+GENERATOR(qkey, QKEY)
+GENERATOR(variant, VARIANT)
+GENERATOR(any_qpn, 0xffffff)
+GENERATOR(octwords, fuzz_below(f, 64))
 
 static uint64_t gen_srq(Fuzz *f, const Side *s)
 {

@@ -323,7 +323,7 @@ static uint64_t environment(const char *name, uint64_t value)
 {
     const char *text = g_getenv(name);
 
-    return text ? strtoull(text, NULL, 0) : value;
+    return text ? g_ascii_strtoull(text, NULL, 0) : value;
 }
 
 static void fuzz(const void *opaque)
@@ -331,7 +331,9 @@ static void fuzz(const void *opaque)
     const FuzzDevice *device = opaque;
     const char *only = g_getenv("FUZZ_ROUND");
     gint64 begin = g_get_monotonic_time();
-    gint64 end = begin + environment("FUZZ_SECONDS", MIN_SECONDS) * G_USEC_PER_SEC;
+    gint64 end = begin + G_USEC_PER_SEC * environment("FUZZ_SECONDS",
+                                                      MIN_SECONDS);
+    const struct sigaction action = { .sa_handler = hung };
     Fuzz f = { .device = device };
     uint64_t executions = 0;
 
@@ -340,7 +342,7 @@ static void fuzz(const void *opaque)
     at.round = environment("FUZZ_ROUND", 0);
     f.qts = qtest_init(device->options);
     qtest_add_abrt_handler(say_where, NULL);
-    signal(SIGALRM, hung);
+    sigaction(SIGALRM, &action, NULL);
     do {
         f.rng = at.seed;
         f.rng = fuzz_bits(&f) + at.round;
