@@ -55,6 +55,8 @@ typedef struct Side {
     Queue faults;
     uint64_t tokens[MAX_TOKENS];
     unsigned num_tokens;
+    uint32_t first_xsrq;
+    uint16_t srq_pi;
     uint64_t srq_dbr;
     uint64_t srq_wqes;
 } Side;
@@ -496,7 +498,10 @@ static const Command *random_command(Fuzz *f)
     const Command *c = &commands[fuzz_below(f, ARRAY_SIZE(commands))];
 
     /* The last two end the fun. */
-    if (c >= &commands[ARRAY_SIZE(commands) - 2] && !fuzz_chance(f, 2)) {
+    if (c >= &commands[ARRAY_SIZE(commands) - 2]) {
+        if (fuzz_chance(f, 3)) {
+            return c;
+        }
         c = &commands[0];
     }
     while (fuzz_below(f, 4) >= MAX(c->weight, 1)) {
@@ -742,6 +747,9 @@ static void fuzz_send(Fuzz *f, Side *s, FuzzQp *q)
     } else if (opcode != MLX5_WQE_NOP) {
         if (q->service == MLX5_ST_XRC) {
             len = add(f, s, wqe, len, &layout_wqe_xrc, 16);
+            if (fuzz_chance(f, 80)) {
+                fset(wqe_xrc, wqe + 16, srqn, s->first_xsrq);
+            }
         }
         if (q->service == MLX5_ST_UD || q->service == MLX5_ST_QP0 ||
             q->service == MLX5_ST_QP1) {
@@ -785,14 +793,15 @@ static void fuzz_recv(Fuzz *f, Side *s, FuzzQp *q)
 {
     uint8_t seg[SRQ_STRIDE] = { 0 };
 
-    if (fuzz_chance(f, 30)) {
+    if (q->service == MLX5_ST_XRC || fuzz_chance(f, 10)) {
         stw_be_p(seg + 2, fuzz_chance(f, 90) ? fuzz_below(f, QUEUE) :
                                                fuzz_value(f, 16));
         add(f, s, seg, 16, &layout_wqe_data, 16);
         make_good(f, s, seg + 16, NULL);
         qtest_memwrite(f->qts, s->srq_wqes + fuzz_below(f, QUEUE) * SRQ_STRIDE,
                        seg, sizeof(seg));
-        put_be32(s->h, s->srq_dbr, fuzz_value(f, 6));
+        put_be32(s->h, s->srq_dbr, fuzz_chance(f, 98) ? ++s->srq_pi :
+                                                        fuzz_value(f, 16));
         return;
     }
     add(f, s, seg, 0, &layout_wqe_data, 16);
@@ -968,6 +977,7 @@ static void side_start(Side *s)
     s->srq_wqes = pool_alloc(h, QUEUE * SRQ_STRIDE);
     s->srq_dbr = pool_alloc(h, 8);
     srq = xrc_srq_create(h, xrcd, pd, &cq, s->srq_wqes, s->srq_dbr);
+    s->first_xsrq = srq;
     remember(s, XSRQ, srq);
     for (unsigned i = 0; i < ARRAY_SIZE(services); i++) {
         add_qp(s, services[i], pd, &cq);
