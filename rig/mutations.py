@@ -30,7 +30,7 @@ from . import images, kernel, ktap, paths, products, tree
 from .git import IDENTITY, attempt, git
 from .report import Report, SkipList
 from .runs import new_run_directory
-from .suite import Suite, Tee, discover
+from .suite import Suite, Tee, discover, guests_at_once
 from .testlib import Case, Test
 from .ui import RigError
 
@@ -313,7 +313,7 @@ def run(pattern: str = "", jobs: int = 0) -> int:
         for mutation in chosen:
             if mutation.untested:
                 report.diagnostic(f"{mutation.name} is not tested: {mutation.untested}")
-        suite = Suite(planned, directory, images.artefacts, jobs=jobs, stream=stream, report=report)
+        suite = Suite(planned, directory, images.artefacts, jobs=jobs or guests_at_once(), stream=stream, report=report)
         return suite.run()
 
 
