@@ -212,6 +212,28 @@ def two_processes(t: Test, client: Dialogue) -> None:
 
 
 @svm_case()
+def swapped(t: Test, client: Dialogue) -> None:
+    """Memory that is swapped out does not migrate, and memory in VRAM is not swapped out."""
+    t.vm.run("modprobe zram num_devices=1 && echo 256M >/sys/block/zram0/disksize && mkswap /dev/zram0 && swapon /dev/zram0")
+    try:
+        buffer = Buffer(client, HUGE)
+        with Vram(t.vm) as vram:
+            client.ask("pageout", buffer.address, HUGE)
+            t.equal(buffer.resident(), 512, "pages that are swapped out")
+            buffer.bind()
+            t.equal(len(vram.find(buffer.seed, buffer.pages)), 0, "pages of it that are in VRAM")
+            check_intact(t, buffer)
+            migrate(t, buffer)
+            check_resident(t, buffer, vram)
+            client.ask("pageout", buffer.address, HUGE)
+            check_resident(t, buffer, vram)
+            check_intact(t, buffer)
+    finally:
+        client.close()
+        t.vm.run("swapoff /dev/zram0 && modprobe -r zram")
+
+
+@svm_case()
 def no_huge_page(t: Test, client: Dialogue) -> None:
     """Without a free huge page, one in VRAM comes back as small pages."""
     buffer = in_vram(t, client, huge=True)
