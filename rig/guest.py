@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The guest: an initramfs and a stack of squashfs images, built without root and without touching the host.
 
-The images are layers that guest/init/early stacks under a tmpfs in the order of the virtio disks: the packages, what is
+The images are layers that guest/init/early.c stacks under a tmpfs in the order of the virtio disks: the packages, what is
 ours (guest/files, the programs of guest/src, what the caller adds), the kernel's modules. Each is rebuilt only when its
 inputs changed, and the same inputs give the same bytes.
 """
@@ -312,27 +312,27 @@ def _modules_layer(source: Path) -> Path:
 
 
 def _initramfs(source: Optional[Path]) -> Path:
-    """The cpio archive with guest/init/early and busybox, and the modules that the kernel needs to get to its disks."""
-    busybox = next(d for d in packages.debs("packages") if d.name.startswith("busybox-static_"))
-    early = GUEST / "init" / "early"
+    """The cpio archive with the program of guest/init/early.c, and the modules that the kernel needs to get to its disks."""
+    early = GUEST / "init" / "early.c"
+    cc = [*cross_compiler(), *_CFLAGS, "-static", "-s"]
     paths = []
     if source:
         needs = parse_modules_dep((source / "modules.dep").read_text(encoding="utf-8"))
         paths = [source / path for path in load_order(needs, EARLY_MODULES)]
 
     def make(work: Path) -> None:
-        (work / "deb").mkdir()
-        unpack.deb(busybox, work / "deb")
-        entries: list[tuple[str, int, bytes]] = [(name, stat.S_IFDIR | 0o755, b"") for name in ("bin", "dev", "proc", "sys")]
-        entries += [("bin/busybox", stat.S_IFREG | 0o755, (work / "deb/usr/bin/busybox").read_bytes()),
-                    ("init", stat.S_IFREG | 0o755, early.read_bytes())]
+        program = work / "init"
+        proc.run([*cc, f"-ffile-prefix-map={GUEST}=guest", "-Wl,--build-id=none", "-o", program, early], log=LOGS / "guest.log",
+                 env=compiler.environment(), what=f"compiling guest/init/{early.name}")
+        entries: list[tuple[str, int, bytes]] = [(name, stat.S_IFDIR | 0o755, b"") for name in ("dev", "proc", "sys")]
+        entries.append(("init", stat.S_IFREG | 0o755, program.read_bytes()))
         if paths:
             entries.append(("modules", stat.S_IFDIR | 0o755, b""))
             entries += [(f"modules/{path.name}", stat.S_IFREG | 0o644, path.read_bytes()) for path in paths]
             entries.append(("modules/order", stat.S_IFREG | 0o644, "".join(f"{path.name}\n" for path in paths).encode()))
         (work / "out").write_bytes(cpio(entries))
     release = f"-{source.name}" if source and paths else ""
-    inputs = [packages_digest([busybox]), early.read_text(encoding="utf-8"), [[path.name, download.sha256_of(path)] for path in paths]]
+    inputs = [early.read_text(encoding="utf-8"), compiler.identity(), _CFLAGS, (OUT / "sysroot.key").read_text(encoding="ascii"), [[path.name, download.sha256_of(path)] for path in paths]]
     return _up_to_date(OUT / f"initramfs{release}.cpio", inputs, make)
 
 
