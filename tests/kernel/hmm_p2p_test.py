@@ -17,10 +17,11 @@ PAYLOAD = 2 * PAGE
 
 
 @contextmanager
-def devices(vm: Vm) -> Iterator[None]:
-    """The test drivers on the guest's devices; none of it is left afterwards, as others use the guest, too."""
-    functions = [(vm.pci_address(role), DRIVERS[role]) for role in vm.topology.roles]
-    vm.run("modprobe -a test_hmm test_hmm_importer")
+def devices(vm: Vm, *more: str, dma_bits: int = 64) -> Iterator[None]:
+    """The test drivers on the devices of the guest's topology, and on `more`; none of it is left afterwards, as others use
+    the guest, too. `dma_bits` is how wide the DMA addresses of the importer are."""
+    functions = [(vm.pci_address(role), DRIVERS[role]) for role in (*vm.topology.roles, *more)]
+    vm.run(f"modprobe test_hmm && modprobe test_hmm_importer dma_bits={dma_bits}")
     for function, driver in functions:
         pci.bind(vm, driver, function)
     try:
@@ -83,6 +84,32 @@ def two_of_each(t: Test) -> None:
 @case(topology="host-bridge+iommu:pairs", timeout=180, full=True)
 def two_of_each_elsewhere(t: Test) -> None:
     selftest(t, TWO_OF_EACH)
+
+
+# Not in a topology of its own: just this one test has two providers with different mapping types.
+APART = ("pcie-root-port,id=port9,bus=pcie.0,addr=0x14,chassis=19,slot=19", "p2pdev,id=provider2,bus=port9,size=64M")
+
+
+@case(topology="switch", timeout=180, devices=APART)
+def one_out_of_reach(t: Test) -> None:
+    """Of two providers in one walk, the importer reaches one and not the other."""
+    with devices(t.vm, "provider2"):
+        t.guest_ktap(f"{PROGRAM} -t two_providers")
+    said = (t.directory / "output.ktap").read_text(encoding="utf-8")
+    t.check("aliases are reachable" in said and "aliases of the second are not reachable" in said,
+            "one provider is reachable, and one is not")
+
+
+@case(topology=["switch", "host-bridge"], timeout=180)
+def narrow_dma_mask(t: Test) -> None:
+    """A BAR beyond what the importer can address is out of its reach, and nobody tries to map it."""
+    # All of the guest's 2 GiB of memory are below its BARs.
+    before = moved(t, "importer")
+    with devices(t.vm, dma_bits=31):
+        t.guest_ktap(f"{PROGRAM} " + " ".join(f"-t {name}" for name in ("read_write", "huge", "partly_aliased", "window_full")))
+    after = moved(t, "importer")
+    t.equal((after["read peer"] - before["read peer"], after["write peer"] - before["write peer"]), (0, 0),
+            "bytes that the importer moved from and to the provider")
 
 
 @case(topology="switch:stock", timeout=180)
