@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, NoReturn, Optional, Sequence
 
 from . import ktap, proc, topology
+from .ui import RigError
 from .vm import Artefacts, Completed, Options, Vm, timeout_factor
 
 DEFAULT_KERNEL = "debug"
@@ -51,7 +52,7 @@ class Case:
 
 def case(*, topology: str | Iterable[str] = "", kernel: str = DEFAULT_KERNEL, timeout: float = 120,
          memory: str = Options.memory, smp: int = Options.smp, cmdline: str = "", devices: Sequence[str] = (),
-         share: Optional[Path] = None, fresh: bool = False, full: bool = False, needs: Sequence[str] = (),
+         share: Optional[Path] = None, fresh: bool = False, full: bool | Sequence[str] = False, needs: Sequence[str] = (),
          ) -> Callable[[Callable], Callable]:
     """Declare a function a test case.
 
@@ -60,10 +61,13 @@ def case(*, topology: str | Iterable[str] = "", kernel: str = DEFAULT_KERNEL, ti
     timeout: seconds for the whole case, without the boot
     memory, smp, cmdline, devices, share: see vm.Options
     fresh: boot a guest for this case alone
-    full: too long for `make test`, runs in `make test-full`
+    full: too long for `make test`, runs in `make test-full`; or those of the topologies where it does not run in `make test`
     needs: programs of the host without which the case is skipped
     """
     topologies = (topology,) if isinstance(topology, str) else tuple(topology)
+    full_in = (topologies if full else ()) if isinstance(full, bool) else tuple(full)
+    if unknown := set(full_in) - set(topologies):
+        raise RigError(f"full: {', '.join(sorted(unknown))} is none of the case's topologies")
 
     def declare(function: Callable) -> Callable:
         module = inspect.getmodule(function)
@@ -73,7 +77,7 @@ def case(*, topology: str | Iterable[str] = "", kernel: str = DEFAULT_KERNEL, ti
                 name=function.__name__ + (f"@{chosen}" if chosen and len(topologies) > 1 else ""), function=function,
                 topology=chosen, kernel=kernel, timeout=timeout,
                 options=Options(memory=memory, smp=smp, cmdline=cmdline, devices=tuple(devices), share=share),
-                fresh=fresh, full=full, needs=tuple(needs)))
+                fresh=fresh, full=chosen in full_in, needs=tuple(needs)))
         return function
 
     return declare
