@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """How the suite spreads its groups of cases over the cores."""
+import inspect
 import io
 import os
 import tempfile
 import threading
+import types
 import unittest
 from pathlib import Path
 from typing import Callable, Optional, Sequence
@@ -11,7 +13,8 @@ from unittest import mock
 
 from rig import suite
 from rig.report import SkipList
-from rig.testlib import Case, Test
+from rig.testlib import Case, Test, case
+from rig.ui import RigError
 from rig.vm import Artefacts, Options
 
 
@@ -83,3 +86,22 @@ def set_factor(value: Optional[str]) -> None:
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class Full(unittest.TestCase):
+    """What `make test` leaves to `make test-full`."""
+
+    def chosen(self, full: bool | list[str]) -> list[str]:
+        module = types.ModuleType("scratch")
+        with mock.patch.object(inspect, "getmodule", return_value=module):
+            case(topology=["switch", "host-bridge"], full=full)(lambda t: None)
+        return [c.topology for c in module.__dict__["__cases__"] if not c.full]
+
+    def test_all_or_some_topologies(self) -> None:
+        self.assertEqual(self.chosen(False), ["switch", "host-bridge"])
+        self.assertEqual(self.chosen(["host-bridge"]), ["switch"])
+        self.assertEqual(self.chosen(True), [])
+
+    def test_a_topology_that_the_case_has_not(self) -> None:
+        with self.assertRaisesRegex(RigError, "unreachable is none of the case's topologies"):
+            self.chosen(["unreachable"])
