@@ -267,6 +267,20 @@ def failed_copy(t: Test, client: Dialogue) -> None:
     check_intact(t, buffer)
 
 
+@svm_case(full=True)
+def lost_interrupt(t: Test, client: Dialogue) -> None:
+    """The interrupt that says that a copy is done gets lost: the driver looks after its timeout, and finds the copy done."""
+    buffer = Buffer(client, HUGE, huge=True)
+    t.vm.qom_set("gpu", "copy-delay-us", 100000)
+    t.vm.qom_set("gpu", "drop-nonstall", 1)
+    try:
+        migrate(t, buffer)
+        t.equal(t.vm.qom_get("gpu", "drop-nonstall"), 0, "interrupts that are still to be lost")
+    finally:
+        t.vm.qom_set("gpu", "copy-delay-us", 0)
+    check_intact(t, buffer)
+
+
 def rebind(t: Test, client: Dialogue, times: int) -> None:
     """Unbind the driver with memory in VRAM, small and huge pages, and bind it again, so many times."""
     buffers = list(both(t, client))
@@ -293,6 +307,24 @@ def unbind(t: Test, client: Dialogue) -> None:
 def unbind_often(t: Test, client: Dialogue) -> None:
     """The same twenty times."""
     rebind(t, client, 20)
+
+
+@svm_case()
+def suspend(t: Test, client: Dialogue) -> None:
+    """The guest sleeps with memory in VRAM: its devices do, all but one processor, and really (VRAM is lost then)."""
+    buffers = list(both(t, client))
+    for level in ("devices", "core", "none"):
+        for buffer in buffers:
+            migrate(t, buffer)
+        t.vm.suspend(level)
+        for buffer in buffers:
+            t.equal(buffer.resident(), 0, f"pages in VRAM afterwards ({level})")
+            check_intact(t, buffer)
+    with Vram(t.vm) as vram:
+        for buffer in buffers:
+            migrate(t, buffer)
+            check_resident(t, buffer, vram)
+            check_intact(t, buffer)
 
 
 @svm_case(topology="switch:two-gpus")

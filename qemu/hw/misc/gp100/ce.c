@@ -378,6 +378,7 @@ static void ce_complete(GP100State *s)
 void gp100_ce_step(GP100State *s, GP100Budget *budget)
 {
     GP100Ce *ce = &s->ce;
+    int64_t begin = get_clock();
 
     while (ce->busy && ce->lines && budget->bytes > 0) {
         uint64_t max = MIN(ce->line_bytes - ce->done, CE_CHUNK);
@@ -398,6 +399,7 @@ void gp100_ce_step(GP100State *s, GP100Budget *budget)
     if (ce->busy && ce->lines == 0) {
         ce_complete(s);
     }
+    s->stats.ce_ns += get_clock() - begin;
 }
 
 static bool ce_side(GP100Channel *ch, uint32_t launch, GP100CopySide *side,

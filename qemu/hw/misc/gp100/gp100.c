@@ -47,6 +47,7 @@ static const struct {
     STAT("ce-bytes-h2h", ce_bytes_h2h),
     STAT("ce-bytes-fill", ce_bytes_fill),
     STAT("ce-errors", ce_errors),
+    STAT("ce-ns", ce_ns),
     STAT("gp-entries", gp_entries),
     STAT("methods", methods),
     STAT("semaphore-releases", sem_releases),

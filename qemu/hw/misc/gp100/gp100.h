@@ -232,6 +232,7 @@ typedef struct GP100Stats {
     uint64_t ce_bytes_h2h;
     uint64_t ce_bytes_fill;
     uint64_t ce_errors;
+    uint64_t ce_ns;             /* of the host's time */
     uint64_t gp_entries;
     uint64_t methods;
     uint64_t sem_releases;
