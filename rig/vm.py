@@ -134,17 +134,12 @@ class Artefacts:
 
 @dataclass(frozen=True)
 class Options:
-    """How to boot, beyond the topology. `share` is a directory of the host that the guest sees, read-only, as 9p tag "host".
-
-    With `icount` the guest's clock counts instructions, one a nanosecond: what it measures does not depend on the host.
-    It takes one CPU, and emulation.
-    """
+    """How to boot, beyond the topology. `share` is a directory of the host that the guest sees, read-only, as 9p tag "host"."""
     memory: str = "2G"
     smp: int = 2
     cmdline: str = ""
     devices: tuple[str, ...] = ()
     share: Optional[Path] = None
-    icount: bool = False
 
 
 @dataclass
@@ -509,7 +504,7 @@ class Vm:
         machine = "q35" + (f",{topology.machine}" if topology.machine else "")
         argv = [
             str(files.qemu), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S",
-            "-name", f"rig-{topology.name}", "-machine", machine, *self._accelerator(),
+            "-name", f"rig-{topology.name}", "-machine", machine, "-accel", accel.choose(files.qemu, files.kernel),
             "-cpu", topology.cpu, "-smp", str(options.smp), "-m", options.memory,
             *files.qemu_args,
             *(word for each in topology.objects for word in ("-object", each)),
@@ -532,11 +527,6 @@ class Vm:
         for device in (*devices, *options.devices):
             argv += ["-device", device]
         return argv
-
-    def _accelerator(self) -> list[str]:
-        if self.options.icount:
-            return ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
-        return ["-accel", accel.choose(self._artefacts.qemu, self._artefacts.kernel)]
 
     def _qmp_start(self, command: str, arguments: dict[str, Any]) -> Request:
         with self._changed:
