@@ -66,31 +66,29 @@ def dropped_completion(t: Test) -> None:
     works(t)
 
 
-@case(topology=HCA, timeout=180)
-def delayed_completion(t: Test) -> None:
-    with client(t, "pinned") as program:
-        with injected(t, "inject-completion-delay", 2 * SECOND_NS):
+def write_slowly(t: Test, kind: str, name: str) -> None:
+    """A write that takes longer than it should by `name`, and then has done its work."""
+    with client(t, kind) as program:
+        with injected(t, name, 2 * SECOND_NS):
             begin = time.monotonic()
             program.ask("post", "write")
             t.equal(program.ask("poll", 0, PROBE), ["none"], "completion before its time")
             completes(t, program, 0, *SUCCESS)
             t.check(time.monotonic() - begin >= 1.9, f"it took {time.monotonic() - begin:.1f} s")
         t.equal(program.ask("compare"), ["same"], "content")
+
+
+@case(topology=HCA, timeout=180)
+def delayed_completion(t: Test) -> None:
+    write_slowly(t, "pinned", "inject-completion-delay")
     works(t)
 
 
 @case(topology=HCA, timeout=180)
 def delayed_fault(t: Test) -> None:
     faults = t.vm.qom_get(ROLE, "page-faults")
-    with client(t, "odp") as program:
-        with injected(t, "inject-fault-delay", 2 * SECOND_NS):
-            begin = time.monotonic()
-            # The local region was touched before it was registered anew; the remote one is absent.
-            program.ask("post", "write")
-            t.equal(program.ask("poll", 0, PROBE), ["none"], "completion before its time")
-            completes(t, program, 0, *SUCCESS)
-            t.check(time.monotonic() - begin >= 1.9, f"it took {time.monotonic() - begin:.1f} s")
-        t.equal(program.ask("compare"), ["same"], "content")
+    # The local region was touched before it was registered anew; the remote one is absent.
+    write_slowly(t, "odp", "inject-fault-delay")
     t.check(t.vm.qom_get(ROLE, "page-faults") > faults, "there was a page fault")
     works(t)
 
