@@ -9,7 +9,8 @@ from rig.vm import Vm
 
 PROGRAM = "/opt/hmm-p2p/selftests/hmm/hmm_p2p"
 WIRINGS = ("switch", "host-bridge", "unreachable")
-DRIVERS = {"provider": "hmm_dmirror", "provider2": "hmm_dmirror", "importer": "hmm_importer", "importer2": "hmm_importer"}
+DRIVERS = {"provider": "hmm_dmirror", "importer": "hmm_importer"}
+"""By role without its number."""
 
 PAGE = 4096
 PAYLOAD = 2 * PAGE
@@ -17,10 +18,10 @@ PAYLOAD = 2 * PAGE
 
 
 @contextmanager
-def devices(vm: Vm, *more: str, dma_bits: int = 64) -> Iterator[None]:
-    """The test drivers on the devices of the guest's topology, and on `more`; none of it is left afterwards, as others use
-    the guest, too. `dma_bits` is how wide the DMA addresses of the importer are."""
-    functions = [(vm.pci_address(role), DRIVERS[role]) for role in (*vm.topology.roles, *more)]
+def devices(vm: Vm, *roles: str, dma_bits: int = 64) -> Iterator[None]:
+    """The test drivers on the devices `roles`, or all those of the guest's topology; none of it is left afterwards, as others
+    use the guest, too. `dma_bits` is how wide the DMA addresses of the importer are."""
+    functions = [(vm.pci_address(role), DRIVERS[role.rstrip("0123456789")]) for role in roles or vm.topology.roles]
     vm.run(f"modprobe test_hmm && modprobe test_hmm_importer dma_bits={dma_bits}")
     for function, driver in functions:
         pci.bind(vm, driver, function)
@@ -76,24 +77,24 @@ def every_byte_goes_where_it_should(t: Test) -> None:
 TWO_OF_EACH = "-t two_providers -t two_importers -t read_write"
 
 
-@case(topology="switch:pairs", timeout=180)
-def two_of_each(t: Test) -> None:
-    selftest(t, TWO_OF_EACH)
-
-
 @case(topology="host-bridge+iommu:pairs", timeout=180, full=True)
 def two_of_each_elsewhere(t: Test) -> None:
     selftest(t, TWO_OF_EACH)
 
 
-# Not in a topology of its own: just this one test has two providers with different mapping types.
-APART = ("pcie-root-port,id=port9,bus=pcie.0,addr=0x14,chassis=19,slot=19", "p2pdev,id=provider2,bus=port9,size=64M")
+# Of no topology: just one test has two providers with different mapping types. The other one does not mind.
+APART = ("pcie-root-port,id=port9,bus=pcie.0,addr=0x14,chassis=19,slot=19", "p2pdev,id=provider3,bus=port9,size=64M")
 
 
-@case(topology="switch", timeout=180, devices=APART)
+@case(topology="switch:pairs", timeout=180, devices=APART)
+def two_of_each(t: Test) -> None:
+    selftest(t, TWO_OF_EACH)
+
+
+@case(topology="switch:pairs", timeout=180, devices=APART)
 def one_out_of_reach(t: Test) -> None:
     """Of two providers in one walk, the importer reaches one and not the other."""
-    with devices(t.vm, "provider2"):
+    with devices(t.vm, "provider", "provider3", "importer"):
         t.guest_ktap(f"{PROGRAM} -t two_providers")
     said = (t.directory / "output.ktap").read_text(encoding="utf-8")
     t.check("aliases are reachable" in said and "aliases of the second are not reachable" in said,

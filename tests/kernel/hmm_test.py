@@ -16,7 +16,7 @@ def run(t: Test, arguments: str) -> None:
     t.vm.run("modprobe -r test_hmm")
 
 
-@case(topology="plain", memory="4G", timeout=600)
+@case(topology="switch", timeout=600)
 def selftest(t: Test) -> None:
     run(t, "-T benchmark_thp_migration")
 
