@@ -47,6 +47,7 @@ PATTERNS: list[tuple[str, str]] = [
     ("refcount", r"refcount_t: "),
     ("debug object", r"ODEBUG: (?!selftest|out of memory)"),
     ("DMA-API", r"(\S+ \S+: )?DMA-API: (?!preallocated|debugging enabled)"),
+    ("resource", r"(resource: )?Trying to free nonexistent resource "),
     ("kmemleak", r"kmemleak: \d+ new suspected memory leaks"),
     ("oops", r"BUG: (unable to handle|kernel NULL pointer|\S+ stack guard page)"),
     ("oops", r"kernel BUG at "),

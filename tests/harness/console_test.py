@@ -58,6 +58,7 @@ REPORTS = [
     ("debug object", "ODEBUG: free active (active state 0) object: 1 object type: timer_list hint: foo+0x0/0x1"),
     ("DMA-API", "DMA-API: debugging out of memory - disabling"),
     ("DMA-API", "p2pmap 0000:01:00.0: DMA-API: device driver tries to free DMA memory it has not allocated"),
+    ("resource", "resource: Trying to free nonexistent resource <0x00000fffe0000000-0x00000fffe3ffffff>"),
     ("kmemleak", "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)"),
     ("oops", "BUG: unable to handle page fault for address: ffffffff00000000"),
     ("oops", "BUG: kernel NULL pointer dereference, address: 0000000000000000"),
