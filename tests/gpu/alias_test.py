@@ -150,6 +150,11 @@ def more_than_fits(t: Test) -> None:
     t.equal(client.number("dma-check", buffer.address, buffer.size, buffer.seed, timeout=300), buffer.size,
             "bytes that the importer reads")
     t.check(gpu.dmem(t.vm)["aliases declined"] > view["aliases declined"], "nouveau declined to give an alias")
+
+    client.ask("discard", buffer.address, buffer.size)
+    later = Buffer(client, 2 * HUGE, huge=True)
+    later.bind()
+    t.equal(gpu.dmem(t.vm)["pages in use with alias"], later.pages, "pages with an alias that were allocated with most of VRAM free")
     client.close()
 
 
@@ -169,4 +174,30 @@ def unbind(t: Test) -> None:
     buffer.bind()
     t.equal(imported(buffer).aliases(t), buffer.pages, "pages mapped as aliases in the end")
     t.equal(client.number("dma-check", buffer.address, buffer.size, buffer.seed), buffer.size, "bytes that the importer reads")
+    client.close()
+
+
+@alias_case(["switch"], timeout=600, memory="3G")
+def unbind_while_in_use(t: Test) -> None:
+    """As long as the importer has an alias, there is a window behind it: it loses its aliases before nouveau unmaps those."""
+    client = process(t)
+    buffer = Buffer(client, WINDOWS * HUGE, huge=True)
+    buffer.bind()
+    t.equal(imported(buffer).aliases(t), buffer.pages, "pages mapped as aliases")
+    client.ask("close")
+    faults, routes = Counters(t.vm, "gpu", ("bar1-faults",)), Counters(t.vm, "importer", ROUTES)
+
+    # The importer reads all of it, which takes longer than nouveau needs to begin.
+    answered = len(client.answers)
+    t.vm.send(client.operation, f"dma-check {buffer.address:#x} {buffer.size:#x} {buffer.seed}\n".encode())
+    t.vm.run(f"echo {t.vm.pci_address('gpu')} >/sys/bus/pci/drivers/nouveau/unbind", timeout=300)
+    t.vm.wait_until(lambda: len(client.answers) > answered, "the importer did not end", 300)
+    read = routes.moved()["dma-read-peer-bytes"]
+    t.note(f"dma-check was answered by {client.answers[-1]!r}; {read} bytes came from the GPU")
+    t.check(0 < read < buffer.size, "the importer was reading when nouveau was unbound")
+    t.equal(faults.moved()["bar1-faults"], 0, "accesses to windows that are not mapped")
+    # It stops where it has no alias any more; up to there the data is right.
+    t.equal(client.answers[-1], f"ok {read}", "what the importer reads")
+    t.equal(buffer.matching(), buffer.size, "bytes that are as they were")
+    t.vm.run(f"echo {t.vm.pci_address('gpu')} >/sys/bus/pci/drivers/nouveau/bind", timeout=120)
     client.close()
