@@ -17,21 +17,32 @@ class Dialogue:
         self.guest = guest
         self._rest = b""
         self.answers: list[str] = []
+        self._told: list[str] = []      # what is not answered, as far as answer() was called
+        self._awaited = 0               # how often that was
         self.operation = guest.start(command, stdin=True, on_output=self._on_output)
+
+    def tell(self, command: str, *arguments: object) -> None:
+        """Send a command; `answer()` gets what is answered to it, in the order of the commands."""
+        self._told.append(" ".join([command, *(hex(a) if isinstance(a, int) else str(a) for a in arguments)]))
+        self.guest.send(self.operation, self._told[-1].encode() + b"\n")
+
+    def answer(self, timeout: float = 60) -> list[str]:
+        """Return the words after "ok" of the next answer. Raises Refused, and every VmFailure."""
+        line = self._told.pop(0)
+        self._awaited += 1
+        self.guest.wait_until(lambda: len(self.answers) >= self._awaited or self.operation.done, f"'{line}' was not answered",
+                              timeout)
+        if len(self.answers) < self._awaited:
+            raise Refused(f"'{self.operation.title}' ended instead of answering '{line}': {self.operation.result()}")
+        verdict, _, rest = self.answers[self._awaited - 1].partition(" ")
+        if verdict != "ok":
+            raise Refused(f"'{line}' was answered by '{self.answers[self._awaited - 1]}'")
+        return rest.split()
 
     def ask(self, command: str, *arguments: object, timeout: float = 60) -> list[str]:
         """Send a command and return the words of the answer after "ok". Raises Refused, and every VmFailure."""
-        line = " ".join([command, *(hex(a) if isinstance(a, int) else str(a) for a in arguments)])
-        answered = len(self.answers)
-        self.guest.send(self.operation, line.encode() + b"\n")
-        self.guest.wait_until(lambda: len(self.answers) > answered or self.operation.done, f"'{line}' was not answered",
-                              timeout)
-        if len(self.answers) == answered:
-            raise Refused(f"'{self.operation.title}' ended instead of answering '{line}': {self.operation.result()}")
-        verdict, _, rest = self.answers[-1].partition(" ")
-        if verdict != "ok":
-            raise Refused(f"'{line}' was answered by '{self.answers[-1]}'")
-        return rest.split()
+        self.tell(command, *arguments)
+        return self.answer(timeout)
 
     def number(self, command: str, *arguments: object, timeout: float = 60) -> int:
         """The same for a command that answers by one number."""
