@@ -140,6 +140,13 @@ def dmem(guest: Vm, role: str = "gpu") -> dict[str, int]:
     return {key: int(value) for key, value in re.findall(r"^(.*): (\d+)$", text, re.M)}
 
 
+def bar1_bytes(guest: Vm) -> int:
+    """How much of VRAM is mapped in BAR1 by large pages, which is a part of QEMU's memory map (bar.c of the model)."""
+    tree = guest.qmp("human-monitor-command", command_line="info mtree")
+    windows = set(re.findall(r"([0-9a-f]{16})-([0-9a-f]{16}) .*: alias gp100-bar1-window-", tree))
+    return sum(int(end, 16) + 1 - int(start, 16) for start, end in windows)
+
+
 class Counters:
     """How far QOM counters moved since this object was made or asked last."""
 

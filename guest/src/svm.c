@@ -18,6 +18,7 @@
  *	fill ADDRESS SIZE SEED		write a pattern that tells seed and offset
  *	check ADDRESS SIZE SEED [SKIP]	"ok N": the first N bytes are that pattern, whose first SKIP bytes are before ADDRESS
  *	touch ADDRESS SIZE		read a byte of each page
+ *	readable ADDRESS SIZE		"ok N": the kernel can read the first N bytes, rounded to whole pages
  *	zero ADDRESS SIZE		"ok N": the first N bytes are 0
  *	huge ADDRESS SIZE		"ok N": N bytes are mapped by huge pages (AnonHugePages in smaps)
  *	vram ADDRESS SIZE		"ok N": N pages are not mapped by the CPU, but have an entry (swap or device private)
@@ -235,6 +236,18 @@ static void fork_child(uint64_t address, uint64_t size, uint64_t seed, uint64_t 
 	fflush(stdout);
 }
 
+/* write() ends where a page fault fails, which otherwise is a SIGBUS. One page at a time: what was read of more does not count. */
+static size_t readable(const char *at, size_t size)
+{
+	int file = memfd_create("readable", MFD_CLOEXEC);
+	size_t done = 0;
+
+	while (done < size && write(file, at + done, PAGE) == (ssize_t)PAGE)
+		done += PAGE;
+	close(file);
+	return done;
+}
+
 struct race {
 	uint64_t address, size, seed, rounds;
 };
@@ -360,6 +373,8 @@ static void run(const char *command, const char *word, const uint64_t *n)
 		for (uint64_t i = 0; i < n[1]; i += PAGE)
 			(void)*(volatile char *)(at + i);
 		ok("%s", "");
+	} else if (!strcmp(command, "readable")) {
+		ok(" %zu", readable(at, n[1]));
 	} else if (!strcmp(command, "zero")) {
 		size_t i;
 

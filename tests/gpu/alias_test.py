@@ -177,7 +177,7 @@ def unbind(t: Test) -> None:
     client.close()
 
 
-@alias_case(["switch"], timeout=600, memory="3G")
+@alias_case(["switch"], timeout=600)
 def unbind_while_in_use(t: Test) -> None:
     """As long as the importer has an alias, there is a window behind it: it loses its aliases before nouveau unmaps those."""
     client = process(t)
@@ -188,16 +188,55 @@ def unbind_while_in_use(t: Test) -> None:
     faults, routes = Counters(t.vm, "gpu", ("bar1-faults",)), Counters(t.vm, "importer", ROUTES)
 
     # The importer reads all of it, which takes longer than nouveau needs to begin.
-    answered = len(client.answers)
-    t.vm.send(client.operation, f"dma-check {buffer.address:#x} {buffer.size:#x} {buffer.seed}\n".encode())
-    t.vm.run(f"echo {t.vm.pci_address('gpu')} >/sys/bus/pci/drivers/nouveau/unbind", timeout=300)
-    t.vm.wait_until(lambda: len(client.answers) > answered, "the importer did not end", 300)
-    read = routes.moved()["dma-read-peer-bytes"]
-    t.note(f"dma-check was answered by {client.answers[-1]!r}; {read} bytes came from the GPU")
-    t.check(0 < read < buffer.size, "the importer was reading when nouveau was unbound")
+    client.tell("dma-check", buffer.address, buffer.size, buffer.seed)
+    gpu.unbind(t.vm)
+    answer, read = int(client.answer(300)[0]), routes.moved()["dma-read-peer-bytes"]
+    t.check(0 < read < buffer.size, f"the importer was reading when nouveau was unbound: {read} bytes came from the GPU")
     t.equal(faults.moved()["bar1-faults"], 0, "accesses to windows that are not mapped")
     # It stops where it has no alias any more; up to there the data is right.
-    t.equal(client.answers[-1], f"ok {read}", "what the importer reads")
+    t.equal(answer, read, "bytes that the importer reads")
     t.equal(buffer.matching(), buffer.size, "bytes that are as they were")
-    t.vm.run(f"echo {t.vm.pci_address('gpu')} >/sys/bus/pci/drivers/nouveau/bind", timeout=120)
+    gpu.bind(t.vm)
     client.close()
+
+
+@alias_case(["switch"])
+def suspend(t: Test) -> None:
+    """When the guest has slept, no alias and no window is left; new ones are as good."""
+    client = process(t)
+    buffer = Buffer(client, 2 * HUGE, huge=True)
+    for level in ("devices", "none"):
+        buffer.bind()
+        t.equal(imported(buffer).aliases(t), buffer.pages, f"pages mapped as aliases ({level})")
+        t.check(gpu.bar1_bytes(t.vm) >= buffer.size, "VRAM is mapped in BAR1")
+        t.vm.suspend(level)
+        t.equal(state(buffer).mapped, 0, f"pages mapped afterwards ({level})")
+        t.equal(gpu.dmem(t.vm)["windows mapped"], 0, f"windows mapped afterwards ({level})")
+        t.equal(gpu.bar1_bytes(t.vm), 0, f"bytes of the parts of VRAM that are left in BAR1 ({level})")
+    buffer.bind()
+    faults = Counters(t.vm, "gpu", ("bar1-faults",))
+    t.equal(imported(buffer).aliases(t), buffer.pages, "pages mapped as aliases in the end")
+    t.equal(client.number("dma-check", buffer.address, buffer.size, buffer.seed), buffer.size, "bytes that the importer reads")
+    t.equal(faults.moved()["bar1-faults"], 0, "accesses to windows that are not mapped")
+    client.close()
+
+
+@alias_case(["switch"])
+def aperture(t: Test) -> None:
+    """By a parameter nouveau gives peers another part of BAR1, or none; where there is no window, memory migrates."""
+    for size, windows in ((16, 8), (0, 0), (-1, WINDOWS)):
+        t.vm.run(f"modprobe -r nouveau && modprobe nouveau p2p_aperture={size}", timeout=180)
+        client = process(t)
+        try:
+            t.equal(gpu.dmem(t.vm)["windows"], windows, f"windows with p2p_aperture={size}")
+            buffer = Buffer(client, 10 * HUGE, huge=True)
+            buffer.bind()
+            t.equal(buffer.resident(), buffer.pages, "pages in VRAM")
+            aliases = min(windows, 10) * 512
+            t.equal(imported(buffer).aliases(t), aliases, f"aliases with p2p_aperture={size}")
+            t.equal(buffer.resident(), aliases, "pages that are still in VRAM")
+            t.equal(client.number("dma-check", buffer.address, buffer.size, buffer.seed), buffer.size,
+                    "bytes that the importer reads")
+        finally:
+            if not t.vm.failure:
+                client.close()

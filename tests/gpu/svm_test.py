@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
 """Memory of a process in VRAM, by nouveau's shared virtual memory: where it is, and that it comes back as it was."""
+import contextlib
 import functools
 import signal
 from typing import Callable, Iterator
 
-from rig import gpu
+from rig import gpu, pci
 from rig.dialogue import Dialogue
 from rig.gpu import HUGE, PAGE, Buffer, Counters, Vram
 from rig.testlib import Test, case
 
 COPIES = ("ce-bytes-h2d", "ce-bytes-d2h", "ce-bytes-fill", "ce-errors")
+CHUNK = (256 << 20) // PAGE  # how many pages nouveau adds at once
 
 
 def svm_case(**options: object) -> Callable:
@@ -20,6 +22,7 @@ def svm_case(**options: object) -> Callable:
             client = gpu.process(t.vm)
             function(t, client)
             client.close()
+            t.equal(t.vm.qom_get("gpu", "unknown-regs"), 0, "accesses to registers that the model does not have")
         return case(**{"topology": "switch:gpu", "timeout": 240, "cmdline": gpu.CMDLINE,  # type: ignore[arg-type]
                        **options})(run)
     return declare
@@ -42,6 +45,31 @@ def both(t: Test, client: Dialogue) -> Iterator[Buffer]:
     """A buffer of small pages in VRAM, then one that is a huge page."""
     for huge in (False, True):
         yield in_vram(t, client, huge=huge)
+
+
+def await_copies(t: Test) -> None:
+    """Wait until the copy engine has something to do."""
+    copies = t.vm.qom_get("gpu", "ce-launches")
+    while t.vm.qom_get("gpu", "ce-launches") == copies:
+        t.vm.run(["true"])
+
+
+def rebound(t: Test, client: Dialogue) -> None:
+    """Unbind the driver and bind it again: it starts without a chunk."""
+    client.ask("close")
+    gpu.unbind(t.vm)
+    client.ask("gpu", gpu.bind(t.vm))
+
+
+@contextlib.contextmanager
+def no_huge_pages(t: Test) -> Iterator[None]:
+    """Meanwhile the kernel has no free huge page."""
+    t.vm.run("cd /sys/kernel/debug/fail_page_alloc && echo 9 >min-order && echo N >ignore-gfp-wait && "
+             "echo N >ignore-gfp-highmem && echo 0 >verbose && echo -1 >times && echo 100 >probability")
+    try:
+        yield
+    finally:
+        t.vm.run("echo 0 >/sys/kernel/debug/fail_page_alloc/probability")
 
 
 def check_resident(t: Test, buffer: Buffer, vram: Vram) -> dict[int, int]:
@@ -179,10 +207,8 @@ def killed(t: Test, client: Dialogue) -> None:
     """A process that is killed while it migrates leaves nothing in VRAM."""
     before = gpu.dmem(t.vm)["pages in use"]
     buffers = list(both(t, client))
-    t.vm.send(client.operation, f"race {buffers[0].address:#x} {HUGE:#x} {buffers[0].seed} 1000000\n".encode())
-    copies = t.vm.qom_get("gpu", "ce-launches")
-    while t.vm.qom_get("gpu", "ce-launches") == copies:
-        t.vm.run(["true"])
+    client.tell("race", buffers[0].address, HUGE, buffers[0].seed, 1000000)
+    await_copies(t)
     t.vm.kill(client.operation, signal.SIGKILL)
     t.equal(t.vm.wait(client.operation).status, -signal.SIGKILL, "how the process ended")
     t.equal(gpu.dmem(t.vm)["pages in use"], before, "pages in use with the process gone")
@@ -200,15 +226,43 @@ def threads(t: Test, client: Dialogue) -> None:
 def two_processes(t: Test, client: Dialogue) -> None:
     """Two processes use the copy engine at the same time."""
     clients = [client, gpu.process(t.vm)]
-    buffers = [Buffer(one, 2 << 20) for one in clients]
-    requests = [f"race {b.address:#x} {b.size:#x} {b.seed} 10\n".encode() for b in buffers]
-    answered = [len(one.answers) for one in clients]
-    for one, request in zip(clients, requests):
-        t.vm.send(one.operation, request)
-    for one, count in zip(clients, answered):
-        t.vm.wait_until(lambda one=one, count=count: len(one.answers) > count, "a race did not end", 120)
-        t.equal(one.answers[-1], "ok 0", "checks that failed")
+    for buffer in [Buffer(one, HUGE) for one in clients]:
+        buffer.client.tell("race", buffer.address, buffer.size, buffer.seed, 10)
+    for one in clients:
+        t.equal(one.answer(120), ["0"], "checks that failed")
         one.close()
+
+
+@svm_case()
+def with_buffers(t: Test, client: Dialogue) -> None:
+    """TTM evicts buffers by the same channel with which a process migrates memory at that time."""
+    memory = in_vram(t, client)
+    driver = gpu.plain_process(t.vm)
+    try:
+        buffers = [Buffer(driver, HUGE, gem=True) for _ in range(8)]
+        # Of 1 GiB and besides the chunk some VRAM is left then. When it is used up, what was made first is evicted first.
+        make_buffers(driver, ((1 << 30) - CHUNK * PAGE) // HUGE - 40)
+        copies = Counters(t.vm, "gpu", COPIES)
+        client.tell("race", memory.address, memory.size, memory.seed, 20)
+        make_buffers(driver, 100)
+        t.equal(client.answer(120), ["0"], "checks that failed")
+        moved = copies.moved()
+        t.equal(moved["ce-errors"], 0, "copies that failed")
+        t.check(moved["ce-bytes-d2h"] > (20 + len(buffers)) * HUGE, f"no more than {moved['ce-bytes-d2h']} bytes left VRAM")
+        for buffer in buffers:
+            t.equal(buffer.matching(), buffer.size, "bytes of an evicted buffer that are as they were written")
+        check_intact(t, memory)
+    finally:
+        if not t.vm.failure:
+            driver.close()
+
+
+def make_buffers(driver: Dialogue, count: int) -> None:
+    """Have a process make so many buffers of 2 MiB that nobody looks at, one right after the other."""
+    for _ in range(count):
+        driver.tell("gem", HUGE)
+    for _ in range(count):
+        driver.answer(120)
 
 
 @svm_case()
@@ -237,13 +291,61 @@ def swapped(t: Test, client: Dialogue) -> None:
 def no_huge_page(t: Test, client: Dialogue) -> None:
     """Without a free huge page, one in VRAM comes back as small pages."""
     buffer = in_vram(t, client, huge=True)
-    t.vm.run("cd /sys/kernel/debug/fail_page_alloc && echo 9 >min-order && echo N >ignore-gfp-wait && "
-             "echo N >ignore-gfp-highmem && echo 0 >verbose && echo -1 >times && echo 100 >probability")
-    try:
+    with no_huge_pages(t):
         check_intact(t, buffer)
         t.equal(client.number("huge", buffer.address, HUGE), 0, "bytes in huge pages after")
-    finally:
-        t.vm.run("echo 0 >/sys/kernel/debug/fail_page_alloc/probability")
+
+
+@svm_case()
+def unbind_without_huge_pages(t: Test, client: Dialogue) -> None:
+    """The same when it has to come back, as the driver is unbound."""
+    buffer = in_vram(t, client, huge=True)
+    client.ask("close")
+    with no_huge_pages(t):
+        gpu.unbind(t.vm)
+        t.equal(buffer.resident(), 0, "pages that are left in VRAM")
+        t.equal(client.number("huge", buffer.address, HUGE), 0, "bytes in huge pages after")
+        check_intact(t, buffer)
+    client.ask("gpu", gpu.bind(t.vm))
+
+
+@svm_case()
+def one_chunk(t: Test, client: Dialogue) -> None:
+    """Small and huge pages share a chunk, all of which is used, and 2 MiB of it can be either, again and again."""
+    rebound(t, client)
+    with Vram(t.vm) as vram:
+        small = in_vram(t, client, 2 * HUGE)
+        places = set(check_resident(t, small, vram).values())
+        t.equal(max(places) + PAGE - min(places), small.size, "size of VRAM from the first of the small pages to the last")
+        few = in_vram(t, client, 16 * PAGE)
+        huge = in_vram(t, client, huge=True)
+        t.equal(gpu.dmem(t.vm)["pages"], CHUNK, "pages that there are for small and huge ones")
+
+        client.ask("unmap", small.address, small.size)
+        later = in_vram(t, client, huge=True)
+        t.check(places >= set(check_resident(t, later, vram).values()), "a huge page is where the small pages were")
+        client.ask("unmap", later.address, later.size)
+        last = in_vram(t, client)
+        t.check(places & set(check_resident(t, last, vram).values()), "some small pages are where the huge page was")
+    for buffer in (few, huge, last):
+        check_intact(t, buffer)
+
+
+@svm_case()
+def first_chunk(t: Test, client: Dialogue) -> None:
+    """Two processes that find no free page at the same time do not add a chunk each."""
+    rebound(t, client)
+    clients = [client, gpu.process(t.vm)]
+    buffers = [Buffer(one, 16 * PAGE) for one in clients]
+    for buffer in buffers:
+        buffer.client.tell("bind", buffer.address, buffer.size)
+    for buffer in buffers:
+        buffer.client.answer()
+        t.equal(buffer.resident(), buffer.pages, "pages that are not mapped by the CPU")
+    t.equal(gpu.dmem(t.vm)["pages"], CHUNK, "pages that there are for both processes")
+    for buffer in buffers:
+        check_intact(t, buffer)
+        buffer.client.close()
 
 
 @svm_case()
@@ -259,15 +361,28 @@ def slow_copies(t: Test, client: Dialogue) -> None:
 
 @svm_case(fresh=True)
 def failed_copy(t: Test, client: Dialogue) -> None:
-    """When the copy engine fails, pages stay where they are, with what is in them."""
-    buffer = Buffer(client, 16 * PAGE)
+    """When the copy engine fails, pages stay where they are, with what is in them, and are lost if they have to go."""
+    buffer, there = Buffer(client, 16 * PAGE), list(both(t, client))
     t.vm.qom_set("gpu", "fail-copies", 1)
     buffer.bind()
     t.equal(buffer.resident(), 0, "pages in VRAM after a copy that failed")
     check_intact(t, buffer)
 
+    # That was the end of the channel.
+    for one in there:
+        t.equal(client.number("readable", one.address, one.size), 0, "bytes that can be read of what cannot be copied")
+        t.equal(one.resident(), one.pages, "pages that stay in VRAM as they cannot be copied")
+    dirt = Buffer(client, 256 << 20)
+    client.ask("unmap", dirt.address, dirt.size)
+    rebound(t, client)
+    for one in there:
+        t.equal(client.number("zero", one.address, one.size), one.size, "zeroes in pages that are lost")
+        one.fill()
+        migrate(t, one)
+        check_intact(t, one)
 
-@svm_case(full=True)
+
+@svm_case(full=True, fresh=True)
 def lost_interrupt(t: Test, client: Dialogue) -> None:
     """The interrupt that says that a copy is done gets lost: the driver looks after its timeout, and finds the copy done."""
     buffer = Buffer(client, HUGE, huge=True)
@@ -303,6 +418,24 @@ def unbind(t: Test, client: Dialogue) -> None:
     rebind(t, client, 1)
 
 
+@svm_case()
+def unbind_while_migrating(t: Test, client: Dialogue) -> None:
+    """Unbinding the driver waits for what is being migrated to VRAM, and has it come back."""
+    buffer = Buffer(client, 32 << 20)
+    copies = Counters(t.vm, "gpu", COPIES)
+    client.tell("bind", buffer.address, buffer.size)
+    await_copies(t)
+    t.check(copies.moved()["ce-bytes-h2d"] < buffer.size // 2, "most memory is still being migrated when the driver is unbound")
+    gpu.unbind(t.vm)
+    client.answer(120)
+    t.equal(buffer.resident(), 0, "pages that are left in VRAM")
+    check_intact(t, buffer)
+    client.ask("close")
+    client.ask("gpu", gpu.bind(t.vm))
+    migrate(t, buffer)
+    check_intact(t, buffer)
+
+
 @svm_case(timeout=1800, full=True, fresh=True)
 def unbind_often(t: Test, client: Dialogue) -> None:
     """The same twenty times."""
@@ -325,6 +458,18 @@ def suspend(t: Test, client: Dialogue) -> None:
             migrate(t, buffer)
             check_resident(t, buffer, vram)
             check_intact(t, buffer)
+
+
+@svm_case(full=True, cmdline=f"{gpu.CMDLINE} nouveau.runpm=1")
+def runtime_suspend(t: Test, client: Dialogue) -> None:
+    """The GPU sleeps when nobody uses it, but not with pages in VRAM, which the CPU may touch at any time."""
+    power = f"{pci.DEVICES}/{t.vm.pci_address('gpu')}/power"
+    t.vm.write(f"{power}/autosuspend_delay_ms", "100")
+    for buffer in both(t, client):
+        t.vm.run("sleep 2")
+        t.equal(t.vm.read(f"{power}/runtime_status"), b"active\n", "runtime status with pages in VRAM")
+        check_intact(t, buffer)
+        t.vm.run(f"until grep -q suspended {power}/runtime_status; do sleep 0.1; done")
 
 
 @svm_case(topology="switch:two-gpus")
