@@ -396,6 +396,31 @@ def lost_interrupt(t: Test, client: Dialogue) -> None:
     check_intact(t, buffer)
 
 
+@svm_case(fresh=True, full=True)
+def dead_channel(t: Test, client: Dialogue) -> None:
+    """The copy engine hangs, and the driver gives it up: nothing moves any more, and unbinding replaces what was in VRAM."""
+    kept = list(both(t, client))
+    size = sum(buffer.size for buffer in kept)
+    moving = Buffer(client, 8 << 20)
+    t.vm.qom_set("gpu", "copy-delay-us", 1 << 31)
+    try:
+        # The first 2 MiB wait for room in the push buffer or for their fence, and the others for nothing.
+        moving.bind()
+        t.equal(moving.resident(), 0, "pages that are said to be in VRAM though nothing was copied")
+        check_intact(t, moving)
+        t.equal(sum(buffer.resident() for buffer in kept), size // PAGE, "pages in VRAM that stay there")
+        client.ask("close")
+        gpu.unbind(t.vm)
+    finally:
+        t.vm.qom_set("gpu", "copy-delay-us", 0)
+    for buffer in kept:
+        t.equal(buffer.resident(), 0, "pages that are left in VRAM")
+        t.equal(client.number("zero", buffer.address, buffer.size), buffer.size, "zeroes instead of what is lost")
+    said = t.vm.run("dmesg | grep 'of a dead GPU are lost'").stdout
+    t.equal([line.split("DMEM: ")[1] for line in said.splitlines()],
+            [f"{size // PAGE} pages of a dead GPU are lost"], "what the driver says about it")
+
+
 def rebind(t: Test, client: Dialogue, times: int) -> None:
     """Unbind the driver with memory in VRAM, small and huge pages, and bind it again, so many times."""
     buffers = list(both(t, client))
