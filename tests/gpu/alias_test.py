@@ -177,7 +177,7 @@ def unbind(t: Test) -> None:
     client.close()
 
 
-@alias_case(["switch"], timeout=600)
+@alias_case(["switch"], full=["switch"], timeout=600)
 def unbind_while_in_use(t: Test) -> None:
     """As long as the importer has an alias, there is a window behind it: it loses its aliases before nouveau unmaps those."""
     client = process(t)

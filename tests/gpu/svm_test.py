@@ -233,7 +233,7 @@ def two_processes(t: Test, client: Dialogue) -> None:
         one.close()
 
 
-@svm_case()
+@svm_case(full=True)
 def with_buffers(t: Test, client: Dialogue) -> None:
     """TTM evicts buffers by the same channel with which a process migrates memory at that time."""
     memory = in_vram(t, client)
@@ -443,7 +443,7 @@ def unbind(t: Test, client: Dialogue) -> None:
     rebind(t, client, 1)
 
 
-@svm_case()
+@svm_case(full=True)
 def unbind_while_migrating(t: Test, client: Dialogue) -> None:
     """Unbinding the driver waits for what is being migrated to VRAM, and has it come back."""
     buffer = Buffer(client, 64 << 20)
