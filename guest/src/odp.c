@@ -5,28 +5,43 @@
  * Link: -libverbs
  *
  *   odp transfer [OPTIONS] OPERATION...   the operations, one after the other, each on fresh memory
- *   odp race [OPTIONS] KIND ROUNDS        WRITE and READ while something invalidates the memory that often
+ *   odp measure [OPTIONS] OPERATION BYTES COUNT DEPTH ROUNDS
+ *                                         ROUNDS times, how long COUNT operations of BYTES take, DEPTH of them at once
+ *   odp race [OPTIONS] KINDS ROUNDS       WRITE and READ while something invalidates the memory that often, in one of the
+ *                                         ways in KINDS (separated by commas)
  *   odp children COUNT                    fill and empty COUNT child regions of an implicit region
  *   odp absent                            READ of pages that were absent when a large region was registered
  *
- * Options: -n PAGES (default 8); -i implicit region; -r relaxed ordering; -a ADVICE (0 read, 1 write, 2 no fault)
- * prefetches first; -s register after the migration instead of before it; -t migrate huge pages; -c share the memory
- * with a child (COW).
+ * There are two memories. What an operation is about is the target, which is device private at first: in the PCI BAR of
+ * the simulated GPU or, with -g, in the VRAM of a GPU that nouveau drives. The other end is local, and in the memory of
+ * the system. After each operation there are lines "OPERATION NAME VALUE" for: private (pages of the target that still
+ * are), private-local (of local, if it has any), and what `rdma statistic show mr` says about all regions together.
+ * Content is verified through the CPU at the end, which brings the pages back. Exit status 1 and a message say that
+ * something is wrong.
  *
- * Memory that an operation is about is device private at first, in the PCI BAR of the simulated GPU. After each
- * operation there are lines "OPERATION NAME VALUE" for: private (pages that still are), and what
- * `rdma statistic show mr` says about the region. Content is verified through the CPU at the end, which brings the
- * pages back. Exit status 1 and a message say that something is wrong.
+ * Options: -n PAGES of each memory (default 8); -i implicit region; -r relaxed ordering; -a ADVICE (0 read, 1 write, 2 no
+ * fault) prefetches the target first; -s register after the migration instead of before it; -t migrate huge pages; -c
+ * share the target with a child (COW).
+ * -g NODE: a render node of nouveau. -d DEVICE (twice): the verbs devices of requester and responder, instead of the first
+ * one for both. -k KIND, -l KIND: what target and local are: pinned, odp, private, or dmabuf (a buffer object of nouveau).
+ * -S SEED: of what race chooses. Of measure only: -o BYTES between the places of one operation and the next; -f: in each
+ * round the target's memory is new to the region, and the round is measured twice ("first", "again"); -p: before each
+ * operation all private memory is migrated to the GPU, and "bind" is the time that this took.
+ *
+ * While race goes on, SIGUSR1 has it close the GPU, and SIGUSR2 open it again.
  */
+#define _GNU_SOURCE
 #include "hmm_dmirror.h"
+#include "nouveau.h"
 #include "verbs.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
@@ -34,19 +49,44 @@
 
 enum { PAGE = 4096, HUGE_PAGE = 2 << 20 };
 
+enum kind { PINNED, ODP, PRIVATE, DMABUF, KINDS };
+
+static const char *const kind_names[KINDS] = { "pinned", "odp", "private", "dmabuf" };
+
 static struct options {
-	size_t pages;
-	bool implicit, relaxed, snapshot, huge, cow;
+	size_t pages, step;
+	bool implicit, relaxed, snapshot, huge, cow, first_touch, ping_pong;
 	int advice;
-} options = { .pages = 8, .advice = -1 };
+	const char *node, *device[2];
+	enum kind target, local;
+	unsigned int seed;
+} options = { .pages = 8, .advice = -1, .target = PRIVATE, .local = PINNED, .seed = 1 };
 
 static struct pair ends;
 static int gpu = -1;
 
-/* The memory that a test is about, and memory that is always in the system's. Both have `size` bytes. */
+/* The memory that a test is about, and what is at the other end. Both have `size` bytes. */
 static char *target, *local;
 static size_t size;
 static struct ibv_mr *target_mr, *local_mr;
+
+/* `side` is the end of the connection that the target is at: 0 is the requester. `in` says whether data goes to it. */
+struct operation {
+	const char *name;
+	enum ibv_wr_opcode opcode;
+	int side;
+	bool in;
+};
+
+static const struct operation operations[] = {
+	{ "write", IBV_WR_RDMA_WRITE, 1, true },
+	{ "read-in", IBV_WR_RDMA_READ, 0, true },
+	{ "recv", IBV_WR_SEND, 1, true },
+	{ "read", IBV_WR_RDMA_READ, 1, false },
+	{ "write-out", IBV_WR_RDMA_WRITE, 0, false },
+	{ "send", IBV_WR_SEND, 0, false },
+	{ "atomic", IBV_WR_ATOMIC_FETCH_AND_ADD, 1, true },
+};
 
 /* Word `i` of what `seed` stands for */
 static uint32_t word(uint32_t seed, size_t i)
@@ -98,23 +138,66 @@ static int access_flags(void)
 	       IBV_ACCESS_ON_DEMAND | (options.relaxed ? IBV_ACCESS_RELAXED_ORDERING : 0);
 }
 
-static struct ibv_mr *register_odp(void *memory, size_t bytes)
+/* Memory of `size` bytes, and for a buffer object a file descriptor of its dma-buf. */
+static char *allocate(enum kind kind, int *dmabuf)
 {
-	struct ibv_mr *mr = options.implicit ? ibv_reg_mr(ends.pd, NULL, SIZE_MAX, access_flags()) :
-					       ibv_reg_mr(ends.pd, memory, bytes, access_flags());
+	char *memory = kind == DMABUF ? nouveau_gem(gpu, size, dmabuf) : map_aligned(size);
 
+	if (!memory)
+		die("no buffer object");
+	return memory;
+}
+
+/* For the end `side` of the connection. An implicit region is of the target only. */
+static struct ibv_mr *register_memory(int side, void *memory, size_t bytes, enum kind kind, bool implicit, int dmabuf)
+{
+	int access = access_flags() & (kind == PINNED || kind == DMABUF ? ~IBV_ACCESS_ON_DEMAND : ~0);
+	struct ibv_mr *mr;
+
+	if (kind == DMABUF)
+		mr = ibv_reg_dmabuf_mr(ends.pd[side], 0, bytes, (uintptr_t)memory, dmabuf, access);
+	else if (implicit)
+		mr = ibv_reg_mr(ends.pd[side], NULL, SIZE_MAX, access);
+	else
+		mr = ibv_reg_mr(ends.pd[side], memory, bytes, access);
 	if (!mr)
-		die("cannot register an %s ODP region", options.implicit ? "implicit" : "explicit");
+		die("cannot register an %s%s region", implicit ? "implicit " : "", kind_names[kind]);
 	return mr;
 }
 
-/* Returns how many of the target's pages are private to the GPU. */
-static size_t count_private(void)
+static struct ibv_mr *register_odp(void *memory, size_t bytes)
+{
+	return register_memory(1, memory, bytes, ODP, options.implicit, -1);
+}
+
+static void register_local(int side)
+{
+	local_mr = register_memory(side, local, size, options.local, false, -1);
+}
+
+static void deregister(struct ibv_mr *mr)
+{
+	if (ibv_dereg_mr(mr))
+		die("cannot deregister");
+}
+
+static void open_gpu(void)
+{
+	gpu = options.node ? nouveau_open_svm(options.node) : dmirror_open();
+	if (gpu < 0)
+		die("cannot open %s", options.node ? options.node : "a simulated GPU with a PCI BAR");
+}
+
+/* How many pages of a memory are private to the GPU */
+static size_t count_private(const char *memory)
 {
 	size_t pages = size / PAGE, count = 0, i;
-	unsigned char *where = calloc(pages, 1);
+	unsigned char *where;
 
-	if (dmirror(gpu, HMM_DMIRROR_SNAPSHOT, target, where, pages))
+	if (options.node)
+		return nouveau_private_pages((uintptr_t)memory, size);
+	where = calloc(pages, 1);
+	if (dmirror(gpu, HMM_DMIRROR_SNAPSHOT, (void *)memory, where, pages))
 		die("cannot ask where pages are");
 	for (i = 0; i < pages; i++)
 		count += (where[i] & HMM_DMIRROR_WHERE_MASK) == HMM_DMIRROR_PRIVATE_LOCAL;
@@ -122,16 +205,36 @@ static size_t count_private(void)
 	return count;
 }
 
-static void make_private(void)
+/* What is not there, or busy, stays where it is. Returns that of ioctl(). */
+static int migrate(char *memory)
 {
-	void *copy;
+	static void *copy;
 
-	if (options.huge && madvise(target, size, MADV_COLLAPSE))
+	if (options.node)
+		return nouveau_bind(gpu, (uintptr_t)memory, size);
+	if (!copy)
+		copy = malloc(size);
+	return dmirror(gpu, HMM_DMIRROR_MIGRATE_TO_DEV, memory, copy, size / PAGE);
+}
+
+static void make_private(char *memory)
+{
+	if (options.huge && madvise(memory, size, MADV_COLLAPSE))
 		die("cannot make huge pages");
-	copy = malloc(size);
-	if (!copy || dmirror(gpu, HMM_DMIRROR_MIGRATE_TO_DEV, target, copy, size / PAGE))
+	if (migrate(memory))
 		die("cannot migrate to the GPU");
-	free(copy);
+	errno = 0;
+	/* nouveau does not say whether it succeeded. */
+	if (options.node && count_private(memory) != size / PAGE)
+		die("only %zu of %zu pages are in VRAM", count_private(memory), size / PAGE);
+}
+
+static void prepare(char *memory, enum kind kind)
+{
+	if (kind == PRIVATE)
+		make_private(memory);
+	else if (options.huge && kind != DMABUF && madvise(memory, size, MADV_COLLAPSE))
+		die("cannot make huge pages");
 }
 
 static pid_t share(void)
@@ -149,11 +252,16 @@ static pid_t share(void)
 
 static void show(const char *operation)
 {
+	struct { char name[32]; unsigned long value; } sums[16] = { 0 };
 	char line[1024], *word_;
+	size_t count = 0, i;
 	FILE *rdma;
 
-	if (gpu >= 0)
-		printf("%s private %zu\n", operation, count_private());
+	if (gpu >= 0) {
+		printf("%s private %zu\n", operation, count_private(target));
+		if (options.local == PRIVATE)
+			printf("%s private-local %zu\n", operation, count_private(local));
+	}
 	rdma = popen("rdma statistic show mr", "r");
 	if (!rdma)
 		die("cannot run rdma");
@@ -162,13 +270,22 @@ static void show(const char *operation)
 		char *name = NULL;
 
 		for (word_ = strtok(line, " \n"); word_; word_ = strtok(NULL, " \n")) {
-			if (name && (!strncmp(name, "page_", 5) || !strncmp(name, "alias_", 6)))
-				printf("%s %s %s\n", operation, name, word_);
+			if (name && (!strncmp(name, "page_", 5) || !strncmp(name, "alias_", 6))) {
+				for (i = 0; i < count && strcmp(sums[i].name, name); i++)
+					;
+				if (i == sizeof(sums) / sizeof(sums[0]))
+					die("too many counters");
+				if (i == count)
+					snprintf(sums[count++].name, sizeof(sums[0].name), "%s", name);
+				sums[i].value += strtoul(word_, NULL, 0);
+			}
 			name = word_;
 		}
 	}
 	if (pclose(rdma))
 		die("rdma statistic show mr failed");
+	for (i = 0; i < count; i++)
+		printf("%s %s %lu\n", operation, sums[i].name, sums[i].value);
 	fflush(stdout);
 }
 
@@ -192,29 +309,30 @@ static void succeed(enum ibv_wc_status status, const char *what)
 		die("%s completed with: %s", what, ibv_wc_status_str(status));
 }
 
-/* One WRITE, READ ... between `local` and `target`, where `source` says from which. */
-static void one_sided(enum ibv_wr_opcode opcode, bool target_is_remote)
+/* Starts an operation on `bytes` at an offset of both memories. */
+static void start(const struct operation *operation, size_t offset, size_t bytes)
 {
-	struct ibv_sge sge = target_is_remote ? element(local, size, local_mr->lkey) :
-						element(target, size, target_mr->lkey);
-	struct ibv_send_wr wr = target_is_remote ? request(opcode, &sge, target, target_mr->rkey) :
-						   request(opcode, &sge, local, local_mr->rkey);
+	struct ibv_sge here = element(target + offset, bytes, target_mr->lkey);
+	struct ibv_sge there = element(local + offset, bytes, local_mr->lkey);
+	struct ibv_sge *sge[2] = { operation->side ? &there : &here, operation->side ? &here : &there };
+	struct ibv_recv_wr receive = { .sg_list = sge[1], .num_sge = 1 }, *bad;
+	struct ibv_send_wr wr = request(operation->opcode, sge[0], (void *)(uintptr_t)sge[1]->addr,
+					operation->side ? target_mr->rkey : local_mr->rkey);
 
-	succeed(pair_send(&ends, &wr), "an RDMA request");
+	if (operation->opcode == IBV_WR_SEND) {
+		errno = ibv_post_recv(ends.qp[1], &receive, &bad);
+		if (errno)
+			die("cannot post a receive");
+	}
+	pair_post(&ends, &wr);
 }
 
-static void two_sided(bool to_target)
+/* Waits for the end of an operation, in the order in which they were started. */
+static void finish(const struct operation *operation)
 {
-	struct ibv_sge to = to_target ? element(target, size, target_mr->lkey) : element(local, size, local_mr->lkey);
-	struct ibv_sge from = to_target ? element(local, size, local_mr->lkey) : element(target, size, target_mr->lkey);
-	struct ibv_recv_wr receive = { .sg_list = &to, .num_sge = 1 }, *bad;
-	struct ibv_send_wr send = { .opcode = IBV_WR_SEND, .sg_list = &from, .num_sge = 1 };
-
-	errno = ibv_post_recv(ends.qp[1], &receive, &bad);
-	if (errno)
-		die("cannot post a receive");
-	succeed(pair_send(&ends, &send), "a SEND");
-	succeed(pair_wait(&ends, 1), "a RECV");
+	succeed(pair_wait(&ends, 0), operation->name);
+	if (operation->opcode == IBV_WR_SEND)
+		succeed(pair_wait(&ends, 1), "a RECV");
 }
 
 /* Operates on the first 8 bytes of each page; `target` was filled with seed 1. */
@@ -259,78 +377,162 @@ static void atomics(void)
 	verify(target, 1, "around the atomics");
 }
 
-static void prefetch(void)
+static void prefetch(int side)
 {
 	struct ibv_sge sge = element(target, size, target_mr->lkey);
 
 	if (options.advice < 0)
 		return;
-	errno = ibv_advise_mr(ends.pd, options.advice, IBV_ADVISE_MR_FLAG_FLUSH, &sge, 1);
+	errno = ibv_advise_mr(ends.pd[side], options.advice, IBV_ADVISE_MR_FLAG_FLUSH, &sge, 1);
 	if (errno)
 		die("cannot prefetch");
 	show("prefetch");
 }
 
-static void transfer(const char *operation)
+static const struct operation *find_operation(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(operations) / sizeof(operations[0]); i++)
+		if (!strcmp(operations[i].name, name))
+			return &operations[i];
+	die("no such operation: %s", name);
+}
+
+/* Both memories with content and registered, target and local as the options say, for an operation. */
+static void set_up(const struct operation *operation)
+{
+	int dmabuf = -1;
+
+	target = allocate(options.target, &dmabuf);
+	local = allocate(options.local, &dmabuf);
+	fill(target, 1);
+	fill(local, 2);
+	prepare(local, options.local);
+	register_local(!operation->side);
+	if (options.snapshot)
+		prepare(target, options.target);
+	target_mr = register_memory(operation->side, target, size, options.target, options.implicit, dmabuf);
+	if (!options.snapshot)
+		prepare(target, options.target);
+}
+
+static void tear_down(void)
+{
+	deregister(target_mr);
+	deregister(local_mr);
+	munmap(target, size);
+	munmap(local, size);
+}
+
+static void transfer(const struct operation *operation)
 {
 	pid_t child = -1;
 
-	target = map_aligned(size);
-	fill(target, 1);
-	fill(local, 2);
-	if (options.snapshot) {
-		make_private();
-		target_mr = register_odp(target, size);
-	} else {
-		target_mr = register_odp(target, size);
-		make_private();
-	}
+	set_up(operation);
 	if (options.cow)
 		child = share();
-	prefetch();
+	prefetch(operation->side);
 
-	if (!strcmp(operation, "atomic")) {
+	if (operation->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
 		atomics();
 	} else {
-		/* Whether the data goes to the target; it is seed 2 then. */
-		bool in = true;
-
-		if (!strcmp(operation, "write"))	/* responder writes */
-			one_sided(IBV_WR_RDMA_WRITE, true);
-		else if (!strcmp(operation, "read-in"))	/* requester writes */
-			one_sided(IBV_WR_RDMA_READ, false);
-		else if (!strcmp(operation, "recv"))
-			two_sided(true);
-		else if (!strcmp(operation, "read"))	/* responder reads */
-			one_sided(IBV_WR_RDMA_READ, !(in = false));
-		else if (!strcmp(operation, "write-out"))	/* requester reads */
-			one_sided(IBV_WR_RDMA_WRITE, in = false);
-		else if (!strcmp(operation, "send"))
-			two_sided(in = false);
-		else
-			die("no such operation: %s", operation);
-		show(operation);
-		if (in)
-			verify(target, 2, operation);
-		else
-			verify(local, 1, operation);
-		verify(in ? local : target, in ? 2 : 1, "the source");
+		start(operation, 0, size);
+		finish(operation);
+		show(operation->name);
+		verify(operation->in ? target : local, operation->in ? 2 : 1, operation->name);
+		verify(operation->in ? local : target, operation->in ? 2 : 1, "the source");
 	}
-	if (ibv_dereg_mr(target_mr))
-		die("cannot deregister");
 	if (child > 0) {
 		kill(child, SIGKILL);
 		waitpid(child, NULL, 0);
 	}
-	munmap(target, size);
+	tear_down();
+}
+
+/*
+ * Times. A line "NAME NANOSECONDS" for each round and for each thing that it consists of.
+ */
+static uint64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000ull + time.tv_nsec;
+}
+
+static void bind_all(void)
+{
+	if ((options.target == PRIVATE && migrate(target)) || (options.local == PRIVATE && migrate(local)))
+		die("cannot migrate to the GPU");
+}
+
+/* Does `count` operations, at most `depth` at once. Returns the time that migrating to the GPU took of it. */
+static uint64_t run(const struct operation *operation, size_t bytes, size_t count, size_t depth)
+{
+	size_t places = options.step ? (size - bytes) / options.step + 1 : 1;
+	size_t started, finished = 0;
+	uint64_t binding = 0;
+
+	for (started = 0; started < count; started++) {
+		if (options.ping_pong) {
+			uint64_t begin = now();
+
+			bind_all();
+			binding += now() - begin;
+		}
+		start(operation, started % places * options.step, bytes);
+		if (started + 1 - finished == depth) {
+			finish(operation);
+			finished++;
+		}
+	}
+	for (; finished < count; finished++)
+		finish(operation);
+	return binding;
+}
+
+static void measure(const struct operation *operation, size_t bytes, size_t count, size_t depth, size_t rounds)
+{
+	size_t i;
+
+	errno = 0;
+	if (!bytes || bytes > size || !depth || depth > PAIR_DEPTH || (options.ping_pong && depth > 1) ||
+	    (options.first_touch && options.target != ODP && options.target != PRIVATE))
+		die("measure: these numbers and options do not go together");
+	set_up(operation);
+	/* The first round, which nobody measures, gets everything where it is used. */
+	for (i = 0; i <= rounds; i++) {
+		uint64_t begin, end, binding;
+
+		if (options.first_touch) {
+			map(target, size);
+			fill(target, 1);
+			prepare(target, options.target);
+		}
+		begin = now();
+		binding = run(operation, bytes, count, depth);
+		end = now();
+		if (i)
+			printf("%s %" PRIu64 "\n", options.first_touch ? "first" : "all", end - begin);
+		if (i && options.ping_pong)
+			printf("bind %" PRIu64 "\n", binding);
+		if (i && options.first_touch) {
+			begin = now();
+			run(operation, bytes, count, depth);
+			printf("again %" PRIu64 "\n", now() - begin);
+		}
+	}
+	show("measure");
+	tear_down();
 }
 
 /*
  * Races: one thread WRITEs a page with a number of its own and READs it back, another one invalidates pages.
  */
 static atomic_bool stop;
-static const char *race_kind;
 static atomic_ulong disturbed;
+static volatile sig_atomic_t want_gpu = true;
 
 /* What the page may hold: what was written last or, if its memory is thrown away by `disturb`, zeros. */
 static void check_page(const uint32_t *page, uint32_t seed, bool may_be_zero)
@@ -344,57 +546,139 @@ static void check_page(const uint32_t *page, uint32_t seed, bool may_be_zero)
 			die("word %zu is %#x, not %#x", i, page[i], zero ? 0 : word(seed, i));
 }
 
+/* Reads all of it, which brings it back to the memory of the system. */
+static void touch(void)
+{
+	volatile char *at = target;
+	size_t i;
+
+	for (i = 0; i < size; i += PAGE)
+		(void)at[i];
+}
+
+static void discard(void)
+{
+	madvise(target, size, MADV_DONTNEED);
+}
+
+static void replace(void)
+{
+	map(target, size);
+}
+
+/* The pages of another mapping, some of which are private already, take the place of the target's. */
+static void move_here(void)
+{
+	char *other = map_aligned(size);
+
+	memset(other, 0, size / 2);
+	migrate(other);
+	if (mremap(other, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, target) != target)
+		die("mremap");
+}
+
+/* Another protection for a part of it has huge pages split. */
+static void split(void)
+{
+	mprotect(target, PAGE, PROT_READ);
+	mprotect(target, PAGE, PROT_READ | PROT_WRITE);
+	madvise(target, size, MADV_COLLAPSE);
+}
+
+static void page_out(void)
+{
+	madvise(target, size, MADV_PAGEOUT);
+}
+
+static void fork_child(void)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		/* Its copy must not change, whatever the device writes. */
+		uint32_t first[64];
+		size_t i, round;
+
+		for (i = 0; i < 64 && i * PAGE < size; i++)
+			first[i] = *(volatile uint32_t *)(target + i * PAGE);
+		for (round = 0; round < 10; round++) {
+			usleep(1000);
+			for (i = 0; i < 64 && i * PAGE < size; i++)
+				if (*(volatile uint32_t *)(target + i * PAGE) != first[i])
+					_exit(1);
+		}
+		_exit(0);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		die("fork");
+	errno = 0;
+	if (status)
+		die("the memory of the child has changed");
+}
+
+/* `lossy` are those after which pages may be zeros. */
+static const struct disturbance {
+	const char *name;
+	void (*disturb)(void);
+	bool lossy;
+} disturbances[] = {
+	{ "touch", touch, false },
+	{ "dontneed", discard, true },
+	{ "munmap", replace, true },
+	{ "mremap", move_here, true },
+	{ "split", split, false },
+	{ "pageout", page_out, false },
+	{ "fork", fork_child, false },
+};
+
+static const struct disturbance *chosen[sizeof(disturbances) / sizeof(disturbances[0])];
+static size_t chosen_count;
+
+/* Names separated by commas; returns whether any of them is lossy. */
+static bool choose(char *names)
+{
+	bool lossy = false;
+	size_t i;
+
+	for (char *name = strtok(names, ","); name; name = strtok(NULL, ",")) {
+		for (i = 0; i < sizeof(disturbances) / sizeof(disturbances[0]); i++)
+			if (!strcmp(disturbances[i].name, name))
+				break;
+		if (i == sizeof(disturbances) / sizeof(disturbances[0]) || chosen_count == i + 1)
+			die("no such race, or too many: %s", name);
+		chosen[chosen_count++] = &disturbances[i];
+		lossy |= disturbances[i].lossy;
+	}
+	return lossy;
+}
+
+static void want(int signal)
+{
+	want_gpu = signal == SIGUSR2;
+}
+
+static void open_or_close_gpu(void)
+{
+	if (want_gpu && gpu < 0) {
+		open_gpu();
+	} else if (!want_gpu && gpu >= 0) {
+		close(gpu);
+		gpu = -1;
+	} else {
+		return;
+	}
+	printf("gpu %s\n", gpu < 0 ? "closed" : "open");
+	fflush(stdout);
+}
+
 static void disturb(void)
 {
-	static void *copy;
-
-	if (!copy)
-		copy = malloc(size);
-	if (!strcmp(race_kind, "touch")) {
-		volatile char *at = target;
-		size_t i;
-
-		for (i = 0; i < size; i += PAGE)
-			(void)at[i];
-	} else if (!strcmp(race_kind, "dontneed")) {
-		madvise(target, size, MADV_DONTNEED);
-	} else if (!strcmp(race_kind, "munmap")) {
-		map(target, size);
-	} else if (!strcmp(race_kind, "split")) {
-		/* Another protection for a part of it has huge pages split. */
-		mprotect(target, PAGE, PROT_READ);
-		mprotect(target, PAGE, PROT_READ | PROT_WRITE);
-		madvise(target, size, MADV_COLLAPSE);
-	} else if (!strcmp(race_kind, "fork")) {
-		pid_t pid = fork();
-
-		if (!pid) {
-			/* Its copy must not change, whatever the device writes. */
-			uint32_t first[64];
-			size_t i, round;
-
-			for (i = 0; i < 64 && i * PAGE < size; i++)
-				first[i] = *(volatile uint32_t *)(target + i * PAGE);
-			for (round = 0; round < 10; round++) {
-				usleep(1000);
-				for (i = 0; i < 64 && i * PAGE < size; i++)
-					if (*(volatile uint32_t *)(target + i * PAGE) != first[i])
-						_exit(1);
-			}
-			_exit(0);
-		}
-		int status;
-
-		if (pid < 0 || waitpid(pid, &status, 0) != pid)
-			die("fork");
-		errno = 0;
-		if (status)
-			die("the memory of the child has changed");
-	} else {
-		die("no such race: %s", race_kind);
-	}
+	open_or_close_gpu();
+	chosen[rand_r(&options.seed) % chosen_count]->disturb();
 	/* Back to the GPU; what is not there cannot go, and what is busy stays. */
-	dmirror(gpu, HMM_DMIRROR_MIGRATE_TO_DEV, target, copy, size / PAGE);
+	if (gpu >= 0)
+		migrate(target);
 	disturbed++;
 }
 
@@ -406,16 +690,19 @@ static void *disturber(void *unused)
 }
 
 /* Goes on until there were `rounds` of invalidation, and a transfer for each of them, however long this takes. */
-static void race(unsigned long rounds)
+static void race(unsigned long rounds, bool lossy)
 {
-	bool lossy = !strcmp(race_kind, "dontneed") || !strcmp(race_kind, "munmap");
 	unsigned long transfers = 0;
 	pthread_t thread;
 	uint32_t *page;
 
+	signal(SIGUSR1, want);
+	signal(SIGUSR2, want);
 	target = map_aligned(size);
+	local = map_aligned(size);
 	memset(target, 0, size);
-	make_private();
+	register_local(0);
+	make_private(target);
 	target_mr = register_odp(target, size);
 	page = (uint32_t *)local;
 	if (pthread_create(&thread, NULL, disturber, NULL))
@@ -440,8 +727,7 @@ static void race(unsigned long rounds)
 	printf("race transfers %lu\nrace disturbed %lu\n", transfers,
 	       (unsigned long)disturbed);
 	show("race");
-	if (ibv_dereg_mr(target_mr))
-		die("cannot deregister");
+	tear_down();
 }
 
 /*
@@ -454,6 +740,8 @@ static void children(size_t count)
 	char *area = map(NULL, (count + 1) * distance);
 	size_t i, page;
 
+	local = map_aligned(size);
+	register_local(0);
 	options.implicit = true;
 	target_mr = register_odp(NULL, 0);
 	area = (char *)(((uintptr_t)area + distance - 1) & ~(distance - 1));
@@ -475,8 +763,7 @@ static void children(size_t count)
 	fflush(stdout);
 	if (getchar() != '\n')
 		die("no newline on standard input");
-	if (ibv_dereg_mr(target_mr))
-		die("cannot deregister");
+	deregister(target_mr);
 }
 
 /* An update of MTTs is done in steps of at most 1 MiB less 64 bytes; what was in one must not show in the next. */
@@ -489,6 +776,8 @@ static void absent(void)
 	size_t i;
 
 	size = PAGE;
+	local = map_aligned(size);
+	register_local(0);
 	fill(area, 3);
 	target_mr = register_odp(area, 2 * step);
 	sge = element(local, PAGE, local_mr->lkey);
@@ -501,18 +790,28 @@ static void absent(void)
 	wr.wr.rdma.remote_addr = (uintptr_t)area;
 	succeed(pair_send(&ends, &wr), "READ");
 	verify(local, 3, "the page that is there");
-	if (ibv_dereg_mr(target_mr))
-		die("cannot deregister");
+	deregister(target_mr);
+}
+
+static enum kind find_kind(const char *name)
+{
+	enum kind kind;
+
+	for (kind = 0; kind < KINDS; kind++)
+		if (!strcmp(kind_names[kind], name))
+			return kind;
+	die("no such kind of memory: %s", name);
 }
 
 int main(int argc, char **argv)
 {
 	const char *command = argc > 1 ? argv[1] : "";
-	int option;
+	unsigned long numbers[4] = { 0 };
+	int option, i;
 
 	argc--;
 	argv++;
-	while ((option = getopt(argc, argv, "+n:irsa:tc")) >= 0) {
+	while ((option = getopt(argc, argv, "+n:irsa:tcg:d:k:l:o:fpS:")) >= 0) {
 		switch (option) {
 		case 'n': options.pages = strtoul(optarg, NULL, 0); break;
 		case 'i': options.implicit = true; break;
@@ -521,16 +820,19 @@ int main(int argc, char **argv)
 		case 'a': options.advice = atoi(optarg); break;
 		case 't': options.huge = true; break;
 		case 'c': options.cow = true; break;
+		case 'g': options.node = optarg; break;
+		case 'd': options.device[options.device[0] ? 1 : 0] = optarg; break;
+		case 'k': options.target = find_kind(optarg); break;
+		case 'l': options.local = find_kind(optarg); break;
+		case 'o': options.step = strtoul(optarg, NULL, 0); break;
+		case 'f': options.first_touch = true; break;
+		case 'p': options.ping_pong = true; break;
+		case 'S': options.seed = strtoul(optarg, NULL, 0); break;
 		default: die("see the head of guest/src/odp.c");
 		}
 	}
-	pair_open(&ends);
+	pair_open(&ends, options.device[0], options.device[1]);
 	size = options.pages * PAGE;
-	local = map(NULL, size);
-	local_mr = ibv_reg_mr(ends.pd, local, size,
-			      IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ);
-	if (!local_mr)
-		die("cannot register the local region");
 	if (!strcmp(command, "children") && optind < argc) {
 		children(strtoul(argv[optind], NULL, 0));
 		return 0;
@@ -539,17 +841,23 @@ int main(int argc, char **argv)
 		absent();
 		return 0;
 	}
-	gpu = dmirror_open();
-	if (gpu < 0)
-		die("no simulated GPU with a PCI BAR");
+	if (options.target >= PRIVATE || options.local >= PRIVATE)
+		open_gpu();
 	if (!strcmp(command, "race") && optind + 1 < argc) {
-		race_kind = argv[optind];
-		race(strtoul(argv[optind + 1], NULL, 0));
+		bool lossy = choose(argv[optind]);
+
+		race(strtoul(argv[optind + 1], NULL, 0), lossy);
+		return 0;
+	}
+	if (!strcmp(command, "measure") && optind + 4 < argc) {
+		for (i = 0; i < 4; i++)
+			numbers[i] = strtoul(argv[optind + 1 + i], NULL, 0);
+		measure(find_operation(argv[optind]), numbers[0], numbers[1], numbers[2], numbers[3]);
 		return 0;
 	}
 	if (strcmp(command, "transfer") || optind == argc)
 		die("see the head of guest/src/odp.c");
 	for (; optind < argc; optind++)
-		transfer(argv[optind]);
+		transfer(find_operation(argv[optind]));
 	return 0;
 }

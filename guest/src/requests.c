@@ -48,7 +48,7 @@ static void do_register(const char *kind, size_t pages)
 		memory[i] = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (memory[i] == MAP_FAILED)
 			return fail("mmap");
-		mr[i] = ibv_reg_mr(ends.pd, memory[i], size, access);
+		mr[i] = ibv_reg_mr(ends.pd[i], memory[i], size, access);
 		if (!mr[i])
 			return fail("ibv_reg_mr");
 	}
@@ -111,7 +111,7 @@ int main(void)
 	char line[256], word[64];
 	unsigned long first, second;
 
-	pair_open(&ends);
+	pair_open(&ends, NULL, NULL);
 	while (fgets(line, sizeof(line), stdin)) {
 		errno = EINVAL;
 		if (sscanf(line, "register %63s %li", word, &first) == 2)

@@ -32,26 +32,19 @@
  *	dma-fill ADDRESS SIZE SEED	the device writes the pattern; "ok N": it wrote N bytes
  */
 #define _GNU_SOURCE
-#include <drm/nouveau_drm.h>
-#include <errno.h>
-#include <fcntl.h>
+#include "nouveau.h"
+
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #define PAGE 4096ul
 #define HUGE (2ul << 20)
-/* SVM_INIT wants a part of the address space for what is no SVM; nothing of ours may be there. */
-#define UNMANAGED (64ul << 20)
 
 /* As in lib/test_hmm_importer_uapi.h */
 struct importer_cmd {
@@ -115,50 +108,6 @@ static size_t matching(const void *at, size_t size, uint64_t seed, uint64_t offs
 	return i * 8;
 }
 
-static int gpu_open(const char *node)
-{
-	gpu = open(node, O_RDWR | O_CLOEXEC);
-	return gpu < 0 ? -1 : 0;
-}
-
-static int gpu_open_svm(const char *node)
-{
-	struct drm_nouveau_svm_init init = { .unmanaged_size = UNMANAGED };
-	void *reserved = mmap((void *)(4ul << 30), UNMANAGED, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
-			      -1, 0);
-
-	if (reserved == MAP_FAILED && errno != EEXIST)
-		return -1;
-	init.unmanaged_addr = 4ul << 30;
-	if (gpu_open(node))
-		return -1;
-	return ioctl(gpu, DRM_IOCTL_NOUVEAU_SVM_INIT, &init);
-}
-
-/* It lives as long as the GPU is open and it is mapped; munmap() alone does not free it */
-static void *gem_map(size_t size)
-{
-	struct drm_nouveau_gem_new new = { .info = { .domain = NOUVEAU_GEM_DOMAIN_VRAM, .size = size } };
-	void *at;
-
-	if (ioctl(gpu, DRM_IOCTL_NOUVEAU_GEM_NEW, &new))
-		return NULL;
-	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, gpu, new.info.map_handle);
-	return at == MAP_FAILED ? NULL : at;
-}
-
-static int gpu_bind(uint64_t address, uint64_t size)
-{
-	struct drm_nouveau_svm_bind bind = {
-		.header = (uint64_t)NOUVEAU_SVM_BIND_COMMAND__MIGRATE << NOUVEAU_SVM_BIND_COMMAND_SHIFT |
-			  (uint64_t)NOUVEAU_SVM_BIND_TARGET__GPU_VRAM << NOUVEAU_SVM_BIND_TARGET_SHIFT,
-		.va_start = address,
-		.va_end = address + size,
-	};
-
-	return ioctl(gpu, DRM_IOCTL_NOUVEAU_SVM_BIND, &bind);
-}
-
 static void *map(size_t size, size_t offset, bool huge)
 {
 	size_t total = size + offset + HUGE;
@@ -193,18 +142,6 @@ static uint64_t smaps(uint64_t address, uint64_t size, const char *field)
 	if (file)
 		fclose(file);
 	return sum;
-}
-
-static uint64_t not_present(uint64_t address, uint64_t size)
-{
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	uint64_t entry, count = 0;
-
-	for (uint64_t at = address; at < address + size; at += PAGE)
-		if (pread(fd, &entry, 8, at / PAGE * 8) == 8 && entry >> 62 == 1)
-			count++;
-	close(fd);
-	return count;
 }
 
 static void fork_child(uint64_t address, uint64_t size, uint64_t seed, uint64_t new)
@@ -257,7 +194,7 @@ static void *race_bind(void *argument)
 	struct race *race = argument;
 
 	for (uint64_t i = 0; i < race->rounds; i++)
-		if (gpu_bind(race->address, race->size))
+		if (nouveau_bind(gpu, race->address, race->size))
 			return "SVM_BIND failed";
 	return NULL;
 }
@@ -341,13 +278,15 @@ static void run(const char *command, const char *word, const uint64_t *n)
 	int prot = PROT_NONE;
 
 	if (!strcmp(command, "open")) {
-		check_call(command, gpu_open(word));
+		gpu = nouveau_open(word);
+		check_call(command, gpu < 0);
 	} else if (!strcmp(command, "gpu")) {
-		check_call(command, gpu_open_svm(word));
+		gpu = nouveau_open_svm(word);
+		check_call(command, gpu < 0);
 	} else if (!strcmp(command, "close")) {
 		check_call(command, close(gpu));
 	} else if (!strcmp(command, "map") || !strcmp(command, "map-huge") || !strcmp(command, "gem")) {
-		at = *command == 'g' ? gem_map(n[0]) : map(n[0], n[1], command[3]);
+		at = *command == 'g' ? nouveau_gem(gpu, n[0], NULL) : map(n[0], n[1], command[3]);
 		if (at)
 			ok(" %#" PRIxPTR, (uintptr_t)at);
 		else
@@ -384,9 +323,9 @@ static void run(const char *command, const char *word, const uint64_t *n)
 	} else if (!strcmp(command, "huge")) {
 		ok(" %" PRIu64, smaps(n[0], n[1], "AnonHugePages"));
 	} else if (!strcmp(command, "vram")) {
-		ok(" %" PRIu64, not_present(n[0], n[1]));
+		ok(" %zu", nouveau_private_pages(n[0], n[1]));
 	} else if (!strcmp(command, "bind")) {
-		check_call(command, gpu_bind(n[0], n[1]));
+		check_call(command, nouveau_bind(gpu, n[0], n[1]));
 	} else if (!strcmp(command, "fork")) {
 		fork_child(n[0], n[1], n[2], n[3]);
 	} else if (!strcmp(command, "race")) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What the RDMA test programs share: failing with a message, and a pair of RC queue pairs that are connected to each
- * other on one InfiniBand port, so that one process is both ends.
+ * other, on one port or on those of two devices, so that one process is both ends.
  */
 #ifndef VERBS_H
 #define VERBS_H
@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <infiniband/verbs.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,10 +30,13 @@ __attribute__((format(printf, 1, 2), noreturn)) static inline void die(const cha
 	exit(1);
 }
 
-/* Two connected queue pairs, each with a completion queue of its own: [0] is the requester unless said otherwise. */
+/*
+ * Two connected queue pairs, each with a completion queue of its own: [0] is the requester unless said otherwise. If both
+ * are of the same device then they share context and protection domain.
+ */
 struct pair {
-	struct ibv_context *context;
-	struct ibv_pd *pd;
+	struct ibv_context *context[2];
+	struct ibv_pd *pd[2];
 	struct ibv_cq *cq[2];
 	struct ibv_qp *qp[2];
 };
@@ -46,55 +50,92 @@ static inline void pair_modify(struct ibv_qp *qp, struct ibv_qp_attr *attr, int 
 		die("cannot bring a queue pair to %s", state);
 }
 
-/* Connects `qp` to number `remote` at `lid`, which is INIT, RTR and RTS. */
-static inline void pair_connect(struct ibv_qp *qp, uint32_t remote, uint16_t lid)
+/* The last GID of a port's table, which with RoCE is one of the newest kind; returns its index, -1 without any. */
+static inline int pair_gid(struct ibv_context *context, const struct ibv_port_attr *port, union ibv_gid *gid)
 {
-	pair_modify(qp, &(struct ibv_qp_attr){
+	const union ibv_gid none = { 0 };
+	int i;
+
+	for (i = port->gid_tbl_len - 1; i >= 0; i--)
+		if (!ibv_query_gid(context, 1, i, gid) && memcmp(gid, &none, sizeof(none)))
+			break;
+	return i;
+}
+
+/* Connects queue pair `i` to the other one, which is INIT, RTR and RTS. */
+static inline void pair_connect(struct pair *pair, int i)
+{
+	struct ibv_port_attr own, other;
+	union ibv_gid own_gid, other_gid;
+	int own_index, other_index;
+
+	if (ibv_query_port(pair->context[i], 1, &own) || ibv_query_port(pair->context[!i], 1, &other))
+		die("no port");
+	own_index = pair_gid(pair->context[i], &own, &own_gid);
+	other_index = pair_gid(pair->context[!i], &other, &other_gid);
+	if (own.link_layer == IBV_LINK_LAYER_ETHERNET && (own_index < 0 || other_index < 0))
+		die("no GID");
+	pair_modify(pair->qp[i], &(struct ibv_qp_attr){
 		.qp_state = IBV_QPS_INIT, .port_num = 1,
 		.qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC,
 	}, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS, "INIT");
-	pair_modify(qp, &(struct ibv_qp_attr){
-		.qp_state = IBV_QPS_RTR, .path_mtu = IBV_MTU_4096, .dest_qp_num = remote, .max_dest_rd_atomic = 4,
-		.min_rnr_timer = 12, .ah_attr = { .dlid = lid, .port_num = 1 },
+	pair_modify(pair->qp[i], &(struct ibv_qp_attr){
+		.qp_state = IBV_QPS_RTR, .path_mtu = own.active_mtu, .dest_qp_num = pair->qp[!i]->qp_num,
+		.max_dest_rd_atomic = 4, .min_rnr_timer = 12,
+		.ah_attr = {
+			.dlid = other.lid, .port_num = 1, .is_global = own.link_layer == IBV_LINK_LAYER_ETHERNET,
+			.grh = { .dgid = other_gid, .sgid_index = own_index, .hop_limit = 64 },
+		},
 	}, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
 		IBV_QP_MIN_RNR_TIMER, "RTR");
-	pair_modify(qp, &(struct ibv_qp_attr){
+	pair_modify(pair->qp[i], &(struct ibv_qp_attr){
 		.qp_state = IBV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7, .max_rd_atomic = 4,
 	}, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
 		IBV_QP_MAX_QP_RD_ATOMIC, "RTS");
 }
 
-/* Opens the first RDMA device and connects a pair on it. */
-static inline void pair_open(struct pair *pair)
+/* Opens a verbs device by its name, the first one for NULL. */
+static inline struct ibv_context *pair_device(const char *name)
 {
-	struct ibv_device **list = ibv_get_device_list(NULL);
-	struct ibv_port_attr port;
+	struct ibv_device **list = ibv_get_device_list(NULL), **at = list;
+	struct ibv_context *context;
+
+	while (at && *at && name && strcmp(ibv_get_device_name(*at), name))
+		at++;
+	if (!at || !*at)
+		die("no RDMA device%s%s", name ? " " : "", name ? name : "");
+	context = ibv_open_device(*at);
+	if (!context)
+		die("cannot open %s", ibv_get_device_name(*at));
+	ibv_free_device_list(list);
+	return context;
+}
+
+/* Opens a device for each end, by name or NULL for the first one, and connects a pair on them. */
+static inline void pair_open(struct pair *pair, const char *first, const char *second)
+{
+	bool same = first == second || (first && second && !strcmp(first, second));
 	int i;
 
-	if (!list || !list[0])
-		die("no RDMA device");
-	pair->context = ibv_open_device(list[0]);
-	if (!pair->context)
-		die("cannot open %s", ibv_get_device_name(list[0]));
-	ibv_free_device_list(list);
-	pair->pd = ibv_alloc_pd(pair->context);
-	if (!pair->pd || ibv_query_port(pair->context, 1, &port))
-		die("no protection domain, or no port");
 	for (i = 0; i < 2; i++) {
 		struct ibv_qp_init_attr init = {
 			.qp_type = IBV_QPT_RC,
 			.cap = { .max_send_wr = PAIR_DEPTH, .max_recv_wr = PAIR_DEPTH, .max_send_sge = 1, .max_recv_sge = 1 },
 		};
 
-		pair->cq[i] = ibv_create_cq(pair->context, 2 * PAIR_DEPTH, NULL, NULL, 0);
+		pair->context[i] = i && same ? pair->context[0] : pair_device(i ? second : first);
+		pair->pd[i] = i && same ? pair->pd[0] : ibv_alloc_pd(pair->context[i]);
+		if (!pair->pd[i])
+			die("no protection domain");
+		pair->cq[i] = ibv_create_cq(pair->context[i], 2 * PAIR_DEPTH, NULL, NULL, 0);
 		init.send_cq = pair->cq[i];
 		init.recv_cq = pair->cq[i];
-		pair->qp[i] = pair->cq[i] ? ibv_create_qp(pair->pd, &init) : NULL;
+		pair->qp[i] = pair->cq[i] ? ibv_create_qp(pair->pd[i], &init) : NULL;
 		if (!pair->qp[i])
 			die("cannot create a queue pair");
 	}
 	for (i = 0; i < 2; i++)
-		pair_connect(pair->qp[i], pair->qp[!i]->qp_num, port.lid);
+		pair_connect(pair, i);
 }
 
 /* Waits for one completion of queue pair `i`, and returns its status. */
@@ -110,8 +151,8 @@ static inline enum ibv_wc_status pair_wait(struct pair *pair, int i)
 	return wc.status;
 }
 
-/* Posts a request on queue pair 0, waits until it has completed, and returns its status. */
-static inline enum ibv_wc_status pair_send(struct pair *pair, struct ibv_send_wr *wr)
+/* Posts a request on queue pair 0, which says so when it has completed. */
+static inline void pair_post(struct pair *pair, struct ibv_send_wr *wr)
 {
 	struct ibv_send_wr *bad;
 
@@ -119,6 +160,12 @@ static inline enum ibv_wc_status pair_send(struct pair *pair, struct ibv_send_wr
 	errno = ibv_post_send(pair->qp[0], wr, &bad);
 	if (errno)
 		die("cannot post a request");
+}
+
+/* Posts a request on queue pair 0, waits until it has completed, and returns its status. */
+static inline enum ibv_wc_status pair_send(struct pair *pair, struct ibv_send_wr *wr)
+{
+	pair_post(pair, wr);
 	return pair_wait(pair, 0);
 }
 

@@ -1,42 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0
 """ODP regions reach device-private memory by its aliases: where the data went is read from the HCA's own counters."""
-from rig import p2pmap, rdma
+from rig import odp
+from rig.gpu import PAGE
+from rig.odp import ATOMIC, INTO, OUT_OF
+from rig.perftest import ALIAS_SWITCH
 from rig.testlib import Test, case
 
 WIRINGS = ("switch", "host-bridge", "unreachable")
 FAIL_MAP = "/sys/kernel/debug/fail_hmm_p2p_map"
-ALIAS_SWITCH = "/sys/module/ib_core/parameters/odp_alias"
-PAGE = 4096
-
-# What goes to the device-private memory and what comes from there, as guest/src/odp.c names it.
-INTO = ("write", "read-in", "recv")
-OUT_OF = ("read", "write-out", "send")
 
 
-def prepare(t: Test) -> None:
-    """The HCA has its driver, and the provider's BAR is the memory of a simulated GPU."""
-    rdma.load(t.vm)
-    t.vm.run("modprobe test_hmm")
-    provider = t.vm.pci_address("provider")
-    driver = f"{p2pmap.DEVICES}/{provider}/driver"
-    if t.vm.run(["test", "-e", driver], check=False).status:
-        t.vm.write(f"{p2pmap.DEVICES}/{provider}/driver_override", "hmm_dmirror\n")
-        t.vm.write("/sys/bus/pci/drivers_probe", provider)
-    t.vm.write(ALIAS_SWITCH, "Y\n")
-
-
-def odp(t: Test, *arguments: str, timeout: float = 120) -> dict[str, int]:
-    """Runs the client, and returns its numbers by "OPERATION NAME", with those of the HCA's counters that changed."""
-    before = counters(t)
-    lines = t.vm.run(["odp", *arguments], timeout=timeout).stdout.splitlines()
-    seen = {name: int(value) for name, _, value in (line.rpartition(" ") for line in lines)}
-    after = counters(t)
-    return seen | {name: after[name] - before[name] for name in after}
-
-
-def counters(t: Test) -> dict[str, int]:
-    return {f"{direction} {what}": t.vm.qom_get("importer", f"data-{direction}-{what}-bytes")
-            for direction in ("read", "write") for what in ("host", "peer")}
+def prepare(t: Test) -> odp.Client:
+    odp.provide(t.vm)
+    return odp.Client(t.vm)
 
 
 def ats_regions(t: Test) -> int:
@@ -46,44 +22,18 @@ def ats_regions(t: Test) -> int:
     return sum(pool["in_use"] + pool["queued"] for pool in pools if pool["ats"])
 
 
-def check_operation(t: Test, operation: str, pages: int = 8, *options: str) -> None:
-    reachable = t.topology.mapping_type != "not-supported"
-    seen = odp(t, "transfer", "-n", str(pages), *options, operation)
-    t.note(f"{operation} {' '.join(options)}: {seen}")
-    t.equal(seen[f"{operation} private"], pages if reachable else 0, f"private pages after {operation}")
-    t.equal(seen[f"{operation} alias_pages"], pages if reachable else 0, f"alias_pages of {operation}")
-    t.equal(seen[f"{operation} alias_fallbacks"], 0, f"alias_fallbacks of {operation}")
-    direction = "write" if operation in INTO else "read"
-    other = "read" if operation in INTO else "write"
-    t.equal(seen[f"{direction} peer"], pages * PAGE if reachable else 0, f"bytes of {operation} in the provider's BAR")
-    # The HCA also reads translation entries in host memory, so that reads there are not all data.
-    data = {direction: 0 if reachable else pages * PAGE, other: pages * PAGE}
-    t.equal(seen["write host"], data["write"], f"bytes that {operation} wrote to host memory")
-    t.check(seen["read host"] >= data["read"], f"bytes that {operation} read from host memory: {seen['read host']}")
-    t.equal(seen[f"{other} peer"], 0, f"bytes of {operation} at its other end that are not in host memory")
-
-
-def check_atomics(t: Test, *options: str) -> None:
-    reachable = t.topology.mapping_type != "not-supported"
-    seen = odp(t, "transfer", *options, "atomic")
-    t.note(f"atomic: {seen}")
-    t.equal(seen["atomic private"], 8 if reachable else 0, "private pages after the atomics")
-    t.equal(seen["write peer"] > 0, reachable, "the atomics wrote to the provider's BAR")
-
-
 def check_matrix(t: Test) -> None:
-    prepare(t)
-    for operation in (*INTO, *OUT_OF):
-        check_operation(t, operation)
-    check_operation(t, "write", 8, "-s")
-    check_operation(t, "write", 8, "-i")
-    check_operation(t, "read", 8, "-i")
-    check_atomics(t)
+    client = prepare(t)
+    for operation in (*INTO, *OUT_OF, ATOMIC):
+        odp.check_operation(t, client, operation)
+    odp.check_operation(t, client, "write", 8, ["-s"])
+    odp.check_operation(t, client, "write", 8, ["-i"])
+    odp.check_operation(t, client, "read", 8, ["-i"])
     t.equal(ats_regions(t), 0, "ATS memory keys without relaxed ordering")
     # What perftest asks for: with ATS, such a region has nothing but the IOMMU's addresses.
     for options in (["-r"], ["-r", "-i"]):
         for operation in ("write", "read"):
-            check_operation(t, operation, 8, *options)
+            odp.check_operation(t, client, operation, 8, options)
     t.equal(ats_regions(t) > 0, t.topology.iommu == "ats", "memory keys that translate by ATS exist")
     t.equal(t.vm.qom_get("importer", "dma-errors"), 0, "failed DMA")
 
@@ -100,29 +50,28 @@ def matrix_translated(t: Test) -> None:
 
 @case(topology="switch:hca", timeout=120)
 def huge_pages(t: Test) -> None:
-    prepare(t)
-    check_operation(t, "write", 512, "-t")
+    odp.check_operation(t, prepare(t), "write", 512, ["-t"])
 
 
 @case(topology="switch:hca", timeout=120)
 def switched_off(t: Test) -> None:
     """With ib_core.odp_alias=0 all device-private memory migrates, and on again it does not."""
-    prepare(t)
+    client = prepare(t)
     t.vm.write(ALIAS_SWITCH, "N\n")
     try:
-        seen = odp(t, "transfer", "write")
+        seen = client.run("transfer", "write")
     finally:
         t.vm.write(ALIAS_SWITCH, "Y\n")
     t.equal((seen["write private"], seen["write alias_pages"], seen["write peer"]), (0, 0, 0), "aliases when off")
-    check_operation(t, "write")
+    odp.check_operation(t, client, "write")
 
 
 @case(topology="switch:hca", timeout=120)
 def prefetched(t: Test) -> None:
     """Each advice maps aliases and leaves the pages where they are; the transfer then needs no fault for reading."""
-    prepare(t)
+    client = prepare(t)
     for advice in ("0", "1", "2"):
-        seen = odp(t, "transfer", "-a", advice, "read")
+        seen = client.run("transfer", "-a", advice, "read")
         t.note(f"advice {advice}: {seen}")
         t.equal((seen["prefetch private"], seen["prefetch alias_pages"]), (8, 8), f"aliases by advice {advice}")
         t.equal((seen["read page_faults"], seen["read peer"]), (0, 8 * PAGE), f"the transfer after advice {advice}")
@@ -131,11 +80,11 @@ def prefetched(t: Test) -> None:
 @case(topology="switch:hca", timeout=120)
 def copy_on_write(t: Test) -> None:
     """A page that is shared with a child migrates when it is written, and is read by its alias."""
-    prepare(t)
-    seen = odp(t, "transfer", "-c", "write")
+    client = prepare(t)
+    seen = client.run("transfer", "-c", "write")
     t.equal((seen["write private"], seen["write peer"]), (0, 0), "writing shared pages")
     # A fault of a writable region asks for writing, whatever the device does. Advice 0 is about reading.
-    seen = odp(t, "transfer", "-c", "-a", "0", "write-out")
+    seen = client.run("transfer", "-c", "-a", "0", "write-out")
     t.note(str(seen))
     t.equal((seen["prefetch private"], seen["write-out private"], seen["read peer"]), (8, 8, 8 * PAGE), "reading shared pages")
 
@@ -143,14 +92,14 @@ def copy_on_write(t: Test) -> None:
 @case(topology=["switch:hca", "host-bridge:hca", "host-bridge+iommu:hca"], timeout=240, full=["host-bridge+iommu:hca"])
 def mapping_fails(t: Test) -> None:
     """Where an alias cannot be mapped, this page alone goes to system memory, in the same fault."""
-    prepare(t)
+    client = prepare(t)
     for index in (0, 3, 7):
         settings = {"probability": "100", "times": "-1", "verbose": "0", "index": str(index), "index-filter": "Y"}
         for name, value in settings.items():
             t.vm.write(f"{FAIL_MAP}/{name}", value + "\n")
         try:
             for operation in ("write", "read", "send", "recv"):
-                seen = odp(t, "transfer", operation)
+                seen = client.run("transfer", operation)
                 t.note(f"{operation} without page {index}: {seen}")
                 t.equal(seen[f"{operation} private"], 7, "pages that stayed private")
                 t.equal((seen[f"{operation} alias_pages"], seen[f"{operation} alias_fallbacks"]), (7, 1), "counters")
@@ -162,12 +111,12 @@ def mapping_fails(t: Test) -> None:
         t.vm.write(f"{FAIL_MAP}/{name}", "100\n" if name == "probability" else "-1\n")
     t.vm.write(f"{FAIL_MAP}/index-filter", "N\n")
     try:
-        seen = odp(t, "transfer", "-n", "512", "-t", "write")
+        seen = client.run("transfer", "-n", "512", "-t", "write")
         t.note(f"all of a huge page: {seen}")
         t.equal((seen["write private"], seen["write alias_pages"], seen["write peer"]), (0, 0, 0), "every alias refused")
     finally:
         t.vm.write(f"{FAIL_MAP}/probability", "0\n")
-    check_operation(t, "write")
+    odp.check_operation(t, client, "write")
 
 
 # How often each kind of invalidation is repeated in the quick set. A huge page has more to copy for each round.
@@ -175,9 +124,9 @@ ROUNDS = {"touch": 8, "dontneed": 30, "munmap": 30, "fork": 8, "split": 4}
 
 
 def check_race(t: Test, kind: str, *options: str, factor: int = 1) -> None:
-    prepare(t)
+    client = prepare(t)
     rounds = ROUNDS[kind] * factor
-    seen = odp(t, "race", "-n", "64" if "-t" not in options else "512", *options, kind, str(rounds), timeout=t.remaining)
+    seen = client.run("race", "-n", "64" if "-t" not in options else "512", *options, kind, str(rounds), timeout=t.remaining)
     t.note(f"{kind}: {seen}")
     t.check(min(seen["race transfers"], seen["race disturbed"]) >= rounds, "both threads did what was asked")
     t.check(seen["race alias_pages"] > 0, "aliases were in use")
