@@ -1,27 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0
 """`rig bench`: measurements beside their targets.
 
-A file bench/NAME_bench.py has a function run(bench), which boots guests, measures, and tells its argument what it found.
+A file bench/NAME_bench.py has a function run(bench), which boots guests, measures, and tells its argument what it found. The
+first line of its description is the benchmark's title. All that is told is printed at once, and kept in build/bench.
 """
+import inspect
+import os
 import sys
 from pathlib import Path
-from typing import Any, Optional, TextIO
+from typing import Any, Optional, Sequence, TextIO
 
-from . import images, kernel, paths, topology, unittests
+from . import accel, bench_page, git, images, kernel, paths, topology, ui, unittests
+from .measured import Item, Line, Plot, Section, Spread, Value
 from .runs import new_run_directory
 from .ui import RigError, say, step
 from .vm import Options, Vm
 
 BENCHES = paths.REPO / "bench"
+REPORTS = paths.BUILD / "bench"
+"""Where the last run's report is: report.html, and report.txt with the same numbers."""
 
 
 class Bench:
     """One run of one benchmark. `kernel` is the variant that its guests boot."""
 
-    def __init__(self, name: str, variant: str, directory: Path, stream: TextIO = sys.stdout) -> None:
+    def __init__(self, name: str, variant: str, directory: Path, stream: TextIO = sys.stdout, title: str = "") -> None:
         self.name = name
         self.kernel = variant
         self.missed = 0
+        self.section = Section(name, title, variant)
         self._directory = directory
         self._guests = 0
         self._stream = stream
@@ -39,16 +46,28 @@ class Bench:
             raise
         return guest
 
-    def show(self, what: str, value: float, unit: str, *, at_least: Optional[float] = None,
+    def show(self, what: str, value: float | Spread, unit: str, *, at_least: Optional[float] = None,
              at_most: Optional[float] = None) -> None:
-        """Print a measured value; one with `at_least` or `at_most` has a target, in the same unit, and met it or missed it."""
-        verdict = ""
-        if at_least is not None or at_most is not None:
-            met = value >= at_least if at_least is not None else value <= (at_most or 0)
-            limit = f">= {at_least:.4g}" if at_least is not None else f"<= {at_most:.4g}"
-            verdict = f"{limit:>12}  {'met' if met else 'MISSED'}"
-            self.missed += not met
-        print(f"{self.name:<8} {what:<50} {value:>10.4g} {unit:<12} {verdict}".rstrip(), file=self._stream, flush=True)
+        """Tell a measured value; one with `at_least` or `at_most` has a target, in the same unit, and met it or missed it.
+        Not a number (NaN) is what could not be measured, and misses."""
+        spread = value if isinstance(value, Spread) else None
+        found = Value(what, value.median if isinstance(value, Spread) else value, unit, at_least, at_most, spread)
+        self.missed += found.met is False
+        self._tell(found, [bench_page.value_line(found)])
+
+    def plot(self, title: str, x: str, y: str, lines: Sequence[Line]) -> None:
+        """Tell points of several lines over one x, which is a number of bytes."""
+        found = Plot(title, x, y, lines)
+        self._tell(found, bench_page.plot_lines(found))
+
+    def remark(self, words: str) -> None:
+        """Say something that belongs to the numbers."""
+        self._tell(words, [words])
+
+    def _tell(self, item: Item, lines: Sequence[str]) -> None:
+        self.section.items.append(item)
+        for line in lines:
+            print(f"{self.name:<8} {line}".rstrip(), file=self._stream, flush=True)
 
 
 def names() -> list[str]:
@@ -68,11 +87,49 @@ def run(wanted: str, variant: str, check: bool = False) -> int:
         raise RigError(f"there is no benchmark '{wanted}'", f"the benchmarks are: {', '.join(names())}")
     directory = new_run_directory()
     missed = 0
+    sections = []
     for name in chosen:
         module = unittests.load(BENCHES / f"{name}_bench.py", f"hmm_p2p_bench.{name}")
-        bench = Bench(name, variant, directory / name)
+        bench = Bench(name, variant, directory / name, title=(inspect.getdoc(module) or name).splitlines()[0])
+        sections.append(bench.section)
         print(f"{name}: kernel {variant}", flush=True)
         module.run(bench)
         missed += bench.missed
+    for path in report(variant, sections):
+        print(path, flush=True)
     say(f"  targets missed: {missed}; logs: {directory}")
     return 1 if check and missed else 0
+
+
+def report(variant: str, sections: Sequence[Section]) -> list[Path]:
+    """Write the report of this process's measurements. Returns its files."""
+    machine = describe_machine(variant)
+    steps = [(spent.title, spent.seconds) for spent in ui.STEP_SECONDS if spent.seconds >= 1]
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, content in (("report.html", bench_page.page(machine, sections, steps)),
+                          ("report.txt", bench_page.text(machine, sections, steps))):
+        written.append(REPORTS / name)
+        written[-1].write_text(content, encoding="utf-8")
+    return written
+
+
+def describe_machine(variant: str) -> dict[str, str]:
+    """What the numbers depend on: processor, memory, accelerator, and what was run."""
+    files = images.artefacts(variant)
+    processor = _field("/proc/cpuinfo", "model name") or "unknown"
+    memory = int((_field("/proc/meminfo", "MemTotal") or "0").split()[0]) >> 10
+    changed = " and changes" if git.attempt(paths.REPO, "status", "--porcelain").stdout else ""
+    return {"processor": f"{processor}, {len(os.sched_getaffinity(0))} cores for this", "memory": f"{memory} MiB",
+            "host": f"Linux {os.uname().release}", "accelerator": accel.choose(files.qemu, files.kernel),
+            "kernel": variant,
+            "hmm-p2p": git.attempt(paths.REPO, "rev-parse", "--short=12", "HEAD").stdout.strip() + changed}
+
+
+def _field(path: str, name: str) -> str:
+    """The first field of that name in a file of lines NAME: VALUE."""
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
