@@ -1,30 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Unmodified perftest between two HCAs with both buffers in a GPU's memory: where the bytes went, told by the devices."""
-from typing import Callable, Iterable
-
-from rig import gpu, p2pmap, perftest, rdma
+from rig import perftest
+from rig.e2e import CLIENT, SERVER, prepare, vram_case
 from rig.perftest import Run
-from rig.testlib import Test, case
+from rig.testlib import Test
 from rig.ui import RigError
 
-SERVER, CLIENT = "importer", "remote"
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
-
-
-def vram_case(topologies: Iterable[str], **options: object) -> Callable:
-    """A case with a GPU and two HCAs, for each of several wirings."""
-    return case(**{"topology": [f"{name}:gpu+two-hcas" for name in topologies], "timeout": 300,  # type: ignore[arg-type]
-                   "cmdline": gpu.CMDLINE, **options})
-
-
-def prepare(t: Test) -> str:
-    """The HCAs and the GPU have their drivers; returns the GPU's render node. The kernel connects them as it should."""
-    rdma.load(t.vm)
-    if t.vm.run("test -e /sys/module/nouveau", check=False).status:
-        t.equal(p2pmap.types_of_bar(t.vm, "gpu", 1, (SERVER, CLIENT)), dict.fromkeys((SERVER, CLIENT), t.topology.mapping_type),
-                "mapping types of the GPU's BAR for the HCAs")
-    t.vm.write(perftest.ALIAS_SWITCH, "Y\n")
-    return gpu.bind(t.vm)
 
 
 def run(t: Test, node: str, tool: str, size: int, iterations: int, *options: str) -> Run:
