@@ -21,7 +21,7 @@ test-full: ## make test and the long tests
 test-mutations: ## prove that the tests fail when the series is broken (tests/mutations)
 	@$(RIG) mutations
 
-bench: ## measure, beside targets
+bench: ## measure, beside targets; the report is build/bench/report.html
 	@$(RIG) bench
 
 SECONDS ?= 600

@@ -25,7 +25,7 @@ def run(bench: Bench) -> None:
         without = idle_core_percent(vm)
         first, second = rdma.load(vm)
         loaded = idle_core_percent(vm)
-        rxe = make_rxe(vm)
+        rxe = rdma.make_rxe(vm)
         copied = [memcpy_gigabytes()]
         pinned = bandwidth(vm, 3000, second, first)
         copied.append(memcpy_gigabytes())
@@ -58,14 +58,6 @@ def memcpy_gigabytes() -> float:
         ctypes.memmove(target, source, MESSAGE)
         copied += MESSAGE
     return copied / (time.perf_counter() - begin) / 1e9
-
-
-def make_rxe(vm: Vm) -> str:
-    """A software RDMA device on a network interface of the guest that leads nowhere."""
-    vm.run("modprobe -a dummy rdma_rxe && ip link add rig0 type dummy && ip address add 192.0.2.1/24 dev rig0 && "
-           "ip link set rig0 up && rdma link add rxe_rig type rxe netdev rig0")
-    vm.run("until grep -q ACTIVE /sys/class/infiniband/rxe_rig/ports/1/state; do sleep 0.1; done")
-    return "rxe_rig"
 
 
 def bandwidth(vm: Vm, count: int, server: str, client: str, *options: str) -> float:

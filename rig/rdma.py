@@ -35,6 +35,14 @@ def device(vm: Vm, role: str) -> str:
     return vm.run(["ls", f"/sys/bus/pci/devices/{vm.pci_address(role)}/infiniband"]).stdout.strip()
 
 
+def make_rxe(vm: Vm) -> str:
+    """A software RDMA device on a network interface of the guest that leads nowhere."""
+    vm.run("modprobe -a dummy rdma_rxe && ip link add rig0 type dummy && ip address add 192.0.2.1/24 dev rig0 && "
+           "ip link set rig0 up && rdma link add rxe_rig type rxe netdev rig0")
+    vm.run("until grep -q ACTIVE /sys/class/infiniband/rxe_rig/ports/1/state; do sleep 0.1; done")
+    return "rxe_rig"
+
+
 def wait_for_server(vm: Vm, server: Operation, port: int) -> None:
     """Wait until a TCP port of the guest is listened to, or the server has ended."""
     # State 0A is LISTEN.

@@ -11,6 +11,7 @@ the agent, so that no path can be too long, left over, or opened by somebody els
 import collections
 import fcntl
 import os
+import re
 import select
 import signal
 import socket
@@ -44,6 +45,16 @@ MARK_SECONDS = 60
 AFTER_SPLAT_SECONDS = 20
 # Between a first sign of an end (the agent's port closed, a panic on the console) and QEMU's exit, which says which it was.
 SETTLE_SECONDS = 5
+
+_TRACED = re.compile(r"\d+@(\d+\.\d+):(\w+) (.*)")
+
+
+def parse_trace(line: str) -> Optional[tuple[float, str, str]]:
+    """Seconds of the host's clock, name and words of a trace event in QEMU's log; None for another line."""
+    found = _TRACED.match(line)
+    return (float(found[1]), found[2], found[3]) if found else None
+
+
 
 # What every guest gets on its kernel command line. The runner depends on all of it:
 _CMDLINE = (
@@ -134,12 +145,14 @@ class Artefacts:
 
 @dataclass(frozen=True)
 class Options:
-    """How to boot, beyond the topology. `share` is a directory of the host that the guest sees, read-only, as 9p tag "host"."""
+    """How to boot, beyond the topology. `share` is a directory of the host that the guest sees, read-only, as 9p tag "host".
+    `trace` are patterns of QEMU's trace events that go to qemu.log with the time, as "THREAD@SECONDS:EVENT WORDS"."""
     memory: str = "2G"
     smp: int = 2
     cmdline: str = ""
     devices: tuple[str, ...] = ()
     share: Optional[Path] = None
+    trace: tuple[str, ...] = ()
 
 
 @dataclass
@@ -459,6 +472,13 @@ class Vm:
 
     def guest_errors(self) -> list[str]:
         """What the device models logged about the guest's doings (QEMU's -d guest_errors)."""
+        return [line for line in self._log() if not parse_trace(line)]
+
+    def traced(self) -> list[tuple[float, str, str]]:
+        """The trace events so far that Options.trace asked for, as parse_trace() has them."""
+        return [event for line in self._log() if (event := parse_trace(line))]
+
+    def _log(self) -> list[str]:
         path = self.directory / "qemu.log"
         return path.read_text(errors="replace").splitlines() if path.exists() else []
 
@@ -513,7 +533,8 @@ class Vm:
             "-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control",
             "-add-fd", f"fd={console_output},set=1", "-add-fd", f"fd={console_input},set=2",
             "-chardev", "file,id=console,path=/dev/fdset/1,append=on,input-path=/dev/fdset/2", "-serial", "chardev:console",
-            "-d", "guest_errors", "-D", str(self.directory / "qemu.log"),
+            "-d", ",".join(["guest_errors", *(f"trace:{pattern}" for pattern in options.trace)]),
+            "-D", str(self.directory / "qemu.log"), *(["-msg", "timestamp=on"] if options.trace else []),
         ]
         devices = [*topology.devices, "virtio-serial-pci,id=serial,addr=0x3",
                     f"virtserialport,id=agent,chardev=agent,name={PORT_NAME}", "virtio-rng-pci,addr=0x4"]
