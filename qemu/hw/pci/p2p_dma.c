@@ -666,8 +666,7 @@ static P2PDmaResult route_by_root(P2PDma *dma, uint64_t addr, bool is_write,
     return P2P_DMA_OK;
 }
 
-/* Whether @mr is what software configures the PCI hierarchy with */
-static bool is_config(MemoryRegion *mr)
+bool p2p_dma_region_is_config(MemoryRegion *mr)
 {
     Object *owner = memory_region_owner(mr);
 
@@ -777,7 +776,7 @@ static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
                                      MEMTXATTRS_UNSPECIFIED);
         run->direct = memory_access_is_direct(mr, is_write,
                                               MEMTXATTRS_UNSPECIFIED);
-        if (dma->no_config && !run->direct && is_config(mr)) {
+        if (dma->no_config && !run->direct && p2p_dma_region_is_config(mr)) {
             return P2P_DMA_ERR_DECODE;
         }
         run->target = classify(dma, mr, run->addr);

@@ -252,6 +252,15 @@ void p2p_dma_exit(P2PDma *dma);
 void p2p_dma_reset(P2PDma *dma);
 
 /**
+ * p2p_dma_region_is_config: whether software configures the PCI hierarchy by
+ * @mr: it belongs to a host bridge or to a bridge
+ * @mr: a region without subregions, as address_space_translate() returns it
+ *
+ * For devices that do DMA without a P2PDma; see @no_config of P2PDma.
+ */
+bool p2p_dma_region_is_config(MemoryRegion *mr);
+
+/**
  * p2p_dma_config_write: follow a write to configuration space
  * @dma: initialised
  * @address: offset written
