@@ -24,6 +24,9 @@
 #define MSI_TARGET  0x6000000
 #define RAM_END     0x10000000
 #define NOWHERE     0x700000000ULL  /* below the 64-bit BARs */
+#define ECAM        0xb0000000ULL
+#define IOAPIC_INDEX    0xfec00000ULL
+#define IOAPIC_DATA     0xfec00010ULL
 #define IOVA        0x100000ULL
 
 #define Q35         "-machine q35 -m 256 -nodefaults "
@@ -318,6 +321,7 @@ static void test_copy(void)
     static const uint64_t lengths[] = { 1, 7, 4096, 256 * KiB, 3 * MiB + 13 };
     Rig *r = rig_start(Q35 PORTS DEV0(",size=8M"));
     Counters c = { 0 };
+    uint32_t version;
     unsigned i;
 
     for (i = 0; i < ARRAY_SIZE(lengths); i++) {
@@ -350,16 +354,33 @@ static void test_copy(void)
         EXPECT_COUNTERS(r, "dev0", &c, .rd_host = n, .wr_own = n, .routed = n);
     }
 
-    /* MMIO at one end and at both: configuration space by its window */
-    run_ok(r, 0, CTRL(BUS, BUS), BUF_B, 0xb0000000, 4);
-    g_assert_cmphex(qtest_readl(r->qts, BUF_B), ==,
-                    pcie_readl(&r->topo, 0, PCI_VENDOR_ID));
+    /* MMIO at one end and at both: the I/O APIC, whose register 1 is RO */
+    qtest_writel(r->qts, IOAPIC_INDEX, 1);
+    version = qtest_readl(r->qts, IOAPIC_DATA);
+    run_ok(r, 0, CTRL(BUS, BUS), BUF_B, IOAPIC_DATA, 4);
+    g_assert_cmphex(qtest_readl(r->qts, BUF_B), ==, version);
     EXPECT_COUNTERS(r, "dev0", &c, .rd_other = 4, .wr_host = 4);
-    run_ok(r, 0, CTRL(BUS, BUS), 0xb0000000ULL + (r->dev[0]->bdf << 12) +
-           PCI_CACHE_LINE_SIZE, 0xb0000000, 1);
-    g_assert_cmphex(pcie_readb(&r->topo, r->dev[0]->bdf, PCI_CACHE_LINE_SIZE),
-                    ==, pcie_readb(&r->topo, 0, PCI_VENDOR_ID));
-    EXPECT_COUNTERS(r, "dev0", &c, .rd_other = 1, .wr_other = 1);
+    run_ok(r, 0, CTRL(BUS, BUS), IOAPIC_INDEX, IOAPIC_DATA, 4);
+    g_assert_cmphex(qtest_readl(r->qts, IOAPIC_INDEX), ==, version & 0xff);
+    EXPECT_COUNTERS(r, "dev0", &c, .rd_other = 4, .wr_other = 4);
+    rig_stop(r);
+}
+
+/* A request must not configure the function that sent it */
+static void test_config_space(void)
+{
+    Rig *r = rig_start(Q35 PORTS DEV0());
+    uint64_t command = ECAM + (r->dev[0]->bdf << 12) + PCI_COMMAND;
+    uint16_t before = qtest_readw(r->qts, command);
+
+    g_assert_cmphex(before & PCI_COMMAND_MASTER, ==, PCI_COMMAND_MASTER);
+    qtest_memset(r->qts, BUF_A, 0, 4);
+    start(r, 0, CTRL(BUS, BUS), command, BUF_A, 4);
+    expect_error(r, 0, P2PDEV_ERR_DECODE, true, command, 0);
+    g_assert_cmphex(qtest_readw(r->qts, command), ==, before);
+    start(r, 0, CTRL(BUS, BUS), BUF_A, command, 4);
+    expect_error(r, 0, P2PDEV_ERR_DECODE, false, command, 0);
+    run_ok(r, 0, CTRL(BUS, LOCAL), BUF_A, 0, 4);
     rig_stop(r);
 }
 
@@ -1160,6 +1181,7 @@ int main(int argc, char **argv)
     qtest_add_func("p2pdev/registers", test_registers);
     qtest_add_func("p2pdev/properties", test_properties);
     qtest_add_func("p2pdev/copy", test_copy);
+    qtest_add_func("p2pdev/config-space", test_config_space);
     qtest_add_func("p2pdev/memdev", test_memdev);
     qtest_add_func("p2pdev/errors", test_errors);
     qtest_add_func("p2pdev/gone", test_gone);

@@ -372,6 +372,10 @@ static void p2pdev_bh(void *opaque)
     }
     if (len) {
         result = p2pdev_copy(s, len, &fault);
+        /* What it wrote may have made another device reset this one */
+        if (!p2pdev_busy(s)) {
+            return;
+        }
         job->done += result == P2P_DMA_OK ? len : fault.done;
         s->reg[REG_DONE_LEN] = job->done;
         if (result != P2P_DMA_OK) {
@@ -607,6 +611,7 @@ static void p2pdev_realize(PCIDevice *pci, Error **errp)
     }
     pcie_cap_flr_init(pci);
     p2p_dma_init(&s->dma, pci);
+    s->dma.no_config = true;
     if (s->ats && !p2p_dma_init_ats(&s->dma, P2PDEV_ATS_CAP, errp)) {
         goto fail;
     }
