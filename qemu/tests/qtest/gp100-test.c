@@ -907,6 +907,43 @@ static void test_copy_own_bar(void)
     }
 }
 
+/* Neither a copy nor a semaphore must configure the GPU that works on it. */
+static void test_config_space(void)
+{
+    static const uint32_t modes[][2] = { { 0, 1 }, { 2, 0 } };
+    const uint64_t ecam = 0xb0000000, command = ecam + (DEVFN << 12) + 4;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(modes) + 1; i++) {
+        bool sem = i == ARRAY_SIZE(modes);
+        Gpu *g = gpu_start("");
+        Push p = make_channel(g);
+
+        qtest_outl(g->qts, 0xcf8, 0x80000060);
+        qtest_outl(g->qts, 0xcfc, ecam | 1);
+        g_assert_cmphex(qtest_readw(g->qts, command) & 6, ==, 6);
+        v_stl(g, V_DATA, 0);
+        if (sem) {
+            set_small(g, 0, PTE_SYS(command & ~0xfffull));
+            push_sem(g, &p, VA_SMALL + 4, 0, 2 | 1 << 24);
+        } else {
+            push(g, &p, IMM(CE_SUBCH, 0x260, modes[i][0]));
+            push(g, &p, IMM(CE_SUBCH, 0x264, modes[i][1]));
+            push_copy(g, &p, modes[i][0] ? command : V_DATA,
+                      modes[i][1] ? command : V_DATA, 0, 0, 4, 0,
+                      L_COPY | L_SRC_PHYS | L_DST_PHYS);
+        }
+        kick(g, &p);
+        g_assert_cmphex(qtest_readw(g->qts, command) & 6, ==, 6);
+        g_assert_cmphex(v_ldl(g, V_DATA), ==, 0);
+        g_assert_cmpuint(counter(g, "ce-errors"), ==, !sem);
+        g_assert_cmpuint(counter(g, "mmu-faults"), ==, sem);
+        if (!sem) {
+            g_assert_cmphex(rd(g, CE_LAUNCHERR), ==, 0xb);
+        }
+        gpu_stop(g);
+    }
+}
+
 /* A delayed copy has no effect before its time, nor has what follows it. */
 static void test_copy_delay(void)
 {
@@ -1224,6 +1261,7 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/channel/bad-setup", test_bad_setup);
     qtest_add_func("gp100/copy/data", test_copy);
     qtest_add_func("gp100/copy/own-bar", test_copy_own_bar);
+    qtest_add_func("gp100/copy/config-space", test_config_space);
     qtest_add_func("gp100/copy/delay", test_copy_delay);
     qtest_add_func("gp100/copy/rebound", test_copy_rebound);
     qtest_add_func("gp100/copy/errors", test_copy_errors);

@@ -10,6 +10,7 @@
 #include "qapi/error.h"
 #include "qemu/units.h"
 #include "exec/cpu-common.h"
+#include "hw/pci/p2p_dma.h"
 #include "gp100.h"
 #include "trace.h"
 
@@ -37,6 +38,44 @@ void gp100_vram_stl(GP100State *s, uint64_t addr, uint32_t val)
     }
 }
 
+/* No BAR is smaller: within so much MMIO there is one region only. */
+#define SYS_MMIO_PIECE          16
+
+/*
+ * DMA.  What configures the PCI hierarchy is refused: a write there can unplug
+ * or reset the GPU while its code, which is on the stack, uses it.
+ */
+static bool sys_access(GP100State *s, uint64_t addr, void *buf, uint64_t len,
+                       DMADirection dir)
+{
+    PCIDevice *dev = PCI_DEVICE(s);
+    uint8_t *p = buf;
+
+    while (len) {
+        hwaddr at, n = len;
+        bool refused = false;
+
+        WITH_RCU_READ_LOCK_GUARD() {
+            MemoryRegion *mr = address_space_translate(
+                pci_get_address_space(dev), addr, &at, &n,
+                dir == DMA_DIRECTION_FROM_DEVICE, MEMTXATTRS_UNSPECIFIED);
+
+            if (!memory_region_is_ram(mr)) {
+                n = MIN(n, SYS_MMIO_PIECE - addr % SYS_MMIO_PIECE);
+                refused = p2p_dma_region_is_config(mr);
+            }
+        }
+        if (refused || pci_dma_rw(dev, addr, p, n, dir,
+                                  MEMTXATTRS_UNSPECIFIED) != MEMTX_OK) {
+            return false;
+        }
+        addr += n;
+        p += n;
+        len -= n;
+    }
+    return true;
+}
+
 bool gp100_phys_read(GP100State *s, GP100Aperture aper, uint64_t addr,
                      void *buf, uint64_t len)
 {
@@ -51,7 +90,7 @@ bool gp100_phys_read(GP100State *s, GP100Aperture aper, uint64_t addr,
         return p;
     case GP100_APER_SYS_COH:
     case GP100_APER_SYS_NCOH:
-        return pci_dma_read(PCI_DEVICE(s), addr, buf, len) == MEMTX_OK;
+        return sys_access(s, addr, buf, len, DMA_DIRECTION_TO_DEVICE);
     case GP100_APER_SPARSE:
         memset(buf, 0, len);
         return true;
@@ -74,7 +113,8 @@ bool gp100_phys_write(GP100State *s, GP100Aperture aper, uint64_t addr,
         return p;
     case GP100_APER_SYS_COH:
     case GP100_APER_SYS_NCOH:
-        return pci_dma_write(PCI_DEVICE(s), addr, buf, len) == MEMTX_OK;
+        return sys_access(s, addr, (void *)buf, len,
+                          DMA_DIRECTION_FROM_DEVICE);
     case GP100_APER_SPARSE:
         return true;
     default:
