@@ -312,9 +312,12 @@ void gp100_bar_realize(GP100State *s)
                           s->bar2.size);
 }
 
-void gp100_bar_unrealize(GP100State *s)
+void gp100_bar_stop(GP100State *s)
 {
     windows_set(s, g_array_new(false, true, sizeof(GP100Window)));
-    g_array_free(s->bar1.windows, true);
-    s->bar1.windows = NULL;
+}
+
+void gp100_bar_finalize(GP100State *s)
+{
+    g_clear_pointer(&s->bar1.windows, g_array_unref);
 }

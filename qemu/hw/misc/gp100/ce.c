@@ -514,7 +514,7 @@ void gp100_ce_realize(GP100State *s)
     s->ce.delay = timer_new_ns(QEMU_CLOCK_VIRTUAL, ce_delay_expired, s);
 }
 
-void gp100_ce_unrealize(GP100State *s)
+void gp100_ce_finalize(GP100State *s)
 {
     timer_free(s->ce.delay);
 }

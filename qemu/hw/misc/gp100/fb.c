@@ -55,6 +55,11 @@ static bool sys_access(GP100State *s, uint64_t addr, void *buf, uint64_t len,
         hwaddr at, n = len;
         bool refused = false;
 
+        /* An access may have made another device unplug this one. */
+        if (!DEVICE(s)->realized) {
+            return false;
+        }
+
         WITH_RCU_READ_LOCK_GUARD() {
             MemoryRegion *mr = address_space_translate(
                 pci_get_address_space(dev), addr, &at, &n,

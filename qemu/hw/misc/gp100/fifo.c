@@ -90,7 +90,7 @@ static void fifo_run(GP100State *s)
         return;
     }
     f->running = true;
-    while (budget.methods > 0 && budget.bytes > 0) {
+    while (DEVICE(s)->realized && budget.methods > 0 && budget.bytes > 0) {
         unsigned chid;
 
         if (s->ce.busy) {
@@ -117,6 +117,9 @@ static void fifo_run(GP100State *s)
     }
     f->running = false;
 
+    if (!DEVICE(s)->realized) {
+        return;
+    }
     if (budget.methods <= 0 || budget.bytes <= 0) {
         qemu_bh_schedule(f->bh);
     } else if (waiting) {
@@ -339,8 +342,14 @@ void gp100_fifo_realize(GP100State *s)
     s->fifo.retry = timer_new_ns(QEMU_CLOCK_VIRTUAL, fifo_retry, s);
 }
 
-void gp100_fifo_unrealize(GP100State *s)
+void gp100_fifo_stop(GP100State *s)
 {
-    qemu_bh_delete(s->fifo.bh);
+    qemu_bh_cancel(s->fifo.bh);
+    timer_del(s->fifo.retry);
+}
+
+void gp100_fifo_finalize(GP100State *s)
+{
+    g_clear_pointer(&s->fifo.bh, qemu_bh_delete);
     timer_free(s->fifo.retry);
 }

@@ -15,6 +15,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "hw/pci/msi.h"
 #include "hw/pci/pci_device.h"
@@ -178,21 +179,39 @@ fail:
     }
 }
 
+/*
+ * A message or what another device did because of an access may have unplugged
+ * the GPU from within its own code.  That code is on the stack until the main
+ * loop runs again; so long the state stays, and does nothing any more.
+ */
 static void gp100_exit(PCIDevice *dev)
 {
     GP100State *s = GP100(dev);
 
-    gp100_ptimer_unrealize(s);
-    gp100_ce_unrealize(s);
-    gp100_fifo_unrealize(s);
-    gp100_bar_unrealize(s);
+    gp100_ptimer_stop(s);
+    gp100_ce_abort(s);
+    gp100_fifo_stop(s);
+    gp100_bar_stop(s);
     pcie_cap_exit(dev);
     msi_uninit(dev);
-    g_free(s->vbios);
-    g_free(s->regs);
     if (s->memdev) {
         host_memory_backend_set_mapped(s->memdev, false);
     }
+    object_ref(OBJECT(s));
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), object_unref, s);
+}
+
+/* Also of an instance that was never realized */
+static void gp100_instance_finalize(Object *obj)
+{
+    GP100State *s = GP100(obj);
+
+    gp100_ptimer_finalize(s);
+    gp100_ce_finalize(s);
+    gp100_fifo_finalize(s);
+    gp100_bar_finalize(s);
+    g_free(s->vbios);
+    g_free(s->regs);
 }
 
 /*
@@ -270,6 +289,7 @@ static const TypeInfo gp100_info = {
     .parent = TYPE_PCI_DEVICE,
     .instance_size = sizeof(GP100State),
     .instance_init = gp100_instance_init,
+    .instance_finalize = gp100_instance_finalize,
     .class_init = gp100_class_init,
     .interfaces = (InterfaceInfo[]) {
         { INTERFACE_PCIE_DEVICE },

@@ -316,7 +316,10 @@ void gp100_guest_error_(GP100State *s, const char *func, const char *fmt, ...)
 
 /* pmc.c */
 
-/* Recompute the interrupt tree and signal the host if its rules say so. */
+/*
+ * Recompute the interrupt tree and signal the host if its rules say so.  The
+ * message may go to a slot's registers and have the GPU unplugged, as above.
+ */
 void gp100_irq_update(GP100State *s);
 
 /* ptimer.c */
@@ -324,7 +327,9 @@ void gp100_irq_update(GP100State *s);
 /* The GPU's clock, in nanoseconds. */
 uint64_t gp100_ptimer_now(GP100State *s);
 void gp100_ptimer_realize(GP100State *s);
-void gp100_ptimer_unrealize(GP100State *s);
+/* No alarm expires after this. */
+void gp100_ptimer_stop(GP100State *s);
+void gp100_ptimer_finalize(GP100State *s);
 
 /* vbios.c */
 #define GP100_VBIOS_SIZE        4096
@@ -401,7 +406,9 @@ bool gp100_fault_buffer_pending(GP100State *s);
 
 /* bar.c */
 void gp100_bar_realize(GP100State *s);
-void gp100_bar_unrealize(GP100State *s);
+/* Unmap all windows. */
+void gp100_bar_stop(GP100State *s);
+void gp100_bar_finalize(GP100State *s);
 void gp100_bar_reset(GP100State *s);
 void gp100_bar1_bind(GP100State *s, uint32_t block);
 void gp100_bar2_bind(GP100State *s, uint32_t block);
@@ -413,8 +420,14 @@ void gp100_bar1_update_windows(GP100State *s, uint64_t pdb);
 /* PFIFO_INTR: what is latched and what is derived from other registers. */
 uint32_t gp100_fifo_intr(GP100State *s);
 void gp100_fifo_realize(GP100State *s);
-void gp100_fifo_unrealize(GP100State *s);
-/* Run whatever can run; bounded, the rest follows in a bottom half. */
+/* No bottom half runs channels after this. */
+void gp100_fifo_stop(GP100State *s);
+void gp100_fifo_finalize(GP100State *s);
+/*
+ * Run whatever can run; bounded, the rest follows in a bottom half.
+ * The GPU may be unplugged when this returns: what it wrote can have made
+ * another device do that.  Its state is still there.
+ */
 void gp100_fifo_kick(GP100State *s);
 /* The same, but never inside the caller. */
 void gp100_fifo_kick_later(GP100State *s);
@@ -440,7 +453,7 @@ void gp100_pbdma_error(GP100State *s, unsigned chid, uint32_t intr,
 #define GP100_CLASS_CE          0xc0b5
 
 void gp100_ce_realize(GP100State *s);
-void gp100_ce_unrealize(GP100State *s);
+void gp100_ce_finalize(GP100State *s);
 /* Execute method @mthd of a copy channel.  false: no such method. */
 bool gp100_ce_method(GP100State *s, unsigned chid, uint32_t mthd,
                      uint32_t data);

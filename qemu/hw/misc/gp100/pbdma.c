@@ -449,7 +449,7 @@ static void run_segment(GP100State *s, unsigned chid, GP100Budget *budget)
         budget->methods--;
         exec_word(s, chid, le32_to_cpu(buf[i]));
         if (ch->wait != GP100_WAIT_NONE || s->ce.busy ||
-            budget->methods <= 0) {
+            budget->methods <= 0 || !DEVICE(s)->realized) {
             return;
         }
     }
@@ -501,7 +501,7 @@ bool gp100_pbdma_run(GP100State *s, unsigned chid, GP100Budget *budget)
         sem_acquire(s, chid);
     }
     while (ch->wait == GP100_WAIT_NONE && !s->ce.busy &&
-           budget->methods > 0 && budget->bytes > 0) {
+           budget->methods > 0 && budget->bytes > 0 && DEVICE(s)->realized) {
         if (ch->pb_words) {
             run_segment(s, chid, budget);
         } else {

@@ -48,6 +48,9 @@ void gp100_irq_update(GP100State *s)
     uint32_t intr = pmc_pending(s, 0);
     bool level = intr & gp100_reg(s, PMC_INTR_EN);
 
+    if (!DEVICE(s)->realized) {
+        return;
+    }
     if (msi_enabled(dev)) {
         if (s->intx_level) {
             s->intx_level = false;

@@ -104,7 +104,12 @@ void gp100_ptimer_realize(GP100State *s)
     s->ptimer_alarm = timer_new_ns(QEMU_CLOCK_VIRTUAL, ptimer_expired, s);
 }
 
-void gp100_ptimer_unrealize(GP100State *s)
+void gp100_ptimer_stop(GP100State *s)
+{
+    timer_del(s->ptimer_alarm);
+}
+
+void gp100_ptimer_finalize(GP100State *s)
 {
     timer_free(s->ptimer_alarm);
 }
