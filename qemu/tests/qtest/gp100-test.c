@@ -568,6 +568,52 @@ static void test_windows(void)
     gpu_stop(g);
 }
 
+/*
+ * Page tables decide how many windows there are, but not that QEMU runs out of
+ * sections.  All 512 MiB of BAR1 have the same page directory here.
+ */
+static void test_window_limit(void)
+{
+    const uint64_t size = 16 * GiB, last = size - 4 * MiB;
+    Gpu *g = gpu_start(",bar1-size=16G");
+    uint64_t reads;
+
+    make_space(g);
+    v_stq(g, V_INST + 0x208, size - 1);
+    for (unsigned i = 0; i < size / (512 * MiB); i++) {
+        v_stq(g, V_PD1 + 8 * i, PDE(V_PD0));
+    }
+    for (unsigned i = 0; i < 256; i++) {
+        set_large(g, i, i % 2 ? 0 : PTE(V_DATA));
+    }
+    v_stl(g, V_DATA, 0xdada0001);
+    bind_bar1(g);
+    g_assert_cmpuint(counter(g, "bar1-window-count"), ==, 1536);
+    g_assert_cmpuint(counter(g, "bar1-window-rest"), ==, 4096 - 1536);
+    reads = counter(g, "bar1-reads");
+    g_assert_cmphex(bar1(g, 0), ==, 0xdada0001);
+    g_assert_cmpuint(counter(g, "bar1-reads"), ==, reads);
+    g_assert_cmphex(bar1(g, last), ==, 0xdada0001);
+    g_assert_cmpuint(counter(g, "bar1-reads"), ==, reads + 1);
+
+    /* Without gaps one more fits in for each. */
+    for (unsigned i = 0; i < 256; i++) {
+        set_large(g, i, PTE(V_DATA));
+    }
+    invalidate(g, V_PD3);
+    g_assert_cmpuint(counter(g, "bar1-window-count"), ==, 3071);
+    g_assert_cmpuint(counter(g, "bar1-window-rest"), ==, 8192 - 3071);
+
+    /* What is not used any more can be used again. */
+    for (unsigned i = 0; i < 256; i++) {
+        set_large(g, i, i == 0 ? PTE(V_DATA) : 0);
+    }
+    invalidate(g, V_PD3);
+    g_assert_cmpuint(counter(g, "bar1-window-count"), ==, 32);
+    g_assert_cmpuint(counter(g, "bar1-window-rest"), ==, 0);
+    gpu_stop(g);
+}
+
 /* Channels */
 
 typedef struct Push {
@@ -1254,6 +1300,7 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/mmu/walk", test_walk);
     qtest_add_func("gp100/mmu/walk-without-tlb", test_walk_no_tlb);
     qtest_add_func("gp100/bar1/windows", test_windows);
+    qtest_add_func("gp100/bar1/window-limit", test_window_limit);
     qtest_add_func("gp100/channel/run", test_channel);
     qtest_add_func("gp100/channel/resume", test_channel_resume);
     qtest_add_func("gp100/channel/drop-nonstall", test_drop_nonstall);

@@ -148,26 +148,56 @@ static const MemoryRegionOps bar2_ops = {
     .impl = { .min_access_size = 1, .max_access_size = 8, .unaligned = true },
 };
 
-/* Append a large page to the runs in @windows. */
-static void window_add_page(GArray *windows, uint64_t offset, uint64_t vram)
+/*
+ * QEMU aborts when an address space has 4096 sections or more.  A window is
+ * one section, and another is the MMIO before it, unless it follows the window
+ * before.  All GPUs of the machine share a budget, which leaves the rest of
+ * the machine a quarter; it is enough for 6 GiB in pages that are in any order,
+ * without a gap between them.
+ */
+#define WINDOW_SECTIONS         3072
+static unsigned sections_left = WINDOW_SECTIONS;
+
+/*
+ * Append a large page to the runs in @windows.  false: that takes more sections
+ * than there are.
+ */
+static bool window_add_page(GP100State *s, GArray *windows, uint64_t offset,
+                            uint64_t vram)
 {
     GP100Window *last = windows->len
         ? &g_array_index(windows, GP100Window, windows->len - 1) : NULL;
+    bool follows = last && last->offset + last->size == offset;
+    unsigned sections = follows ? 1 : 2;
 
-    if (last && last->offset + last->size == offset &&
-        last->vram + last->size == vram) {
+    if (follows && last->vram + last->size == vram) {
         last->size += GP100_LARGE_SIZE;
     } else {
         GP100Window w = { offset, vram, GP100_LARGE_SIZE };
 
+        if (sections > sections_left) {
+            return false;
+        }
+        sections_left -= sections;
+        s->bar1.sections += sections;
         g_array_append_val(windows, w);
     }
+    return true;
+}
+
+/* No windows yet, and what the present ones take of the budget given back. */
+static GArray *windows_new(GP100State *s)
+{
+    sections_left += s->bar1.sections;
+    s->bar1.sections = 0;
+    s->stats.bar1_window_rest = 0;
+    return g_array_new(false, true, sizeof(GP100Window));
 }
 
 /* The runs of large VRAM pages that BAR1's page tables describe now. */
 static GArray *windows_scan(GP100State *s)
 {
-    GArray *windows = g_array_new(false, true, sizeof(GP100Window));
+    GArray *windows = windows_new(s);
     g_autofree GP100Pd0Cache *cache = g_new(GP100Pd0Cache, 1);
     bool userd_valid;
     uint64_t userd = userd_base(s, &userd_valid);
@@ -185,8 +215,9 @@ static GArray *windows_scan(GP100State *s)
         /* Doorbells are MMIO. */
         if (vram != UINT64_MAX &&
             !(userd_valid && offset < userd_end &&
-              userd < offset + GP100_LARGE_SIZE)) {
-            window_add_page(windows, offset, vram);
+              userd < offset + GP100_LARGE_SIZE) &&
+            !window_add_page(s, windows, offset, vram)) {
+            s->stats.bar1_window_rest++;
         }
     }
     return windows;
@@ -302,7 +333,7 @@ void gp100_bar_realize(GP100State *s)
 
     s->bar1.size = s->bar1_prop;
     s->bar2.size = GP100_BAR2_SIZE;
-    s->bar1.windows = g_array_new(false, true, sizeof(GP100Window));
+    s->bar1.windows = windows_new(s);
     memory_region_init(&s->bar1.container, o, "gp100-bar1", s->bar1.size);
     memory_region_init_io(&s->bar1.mmio, o, &bar1_ops, s, "gp100-bar1-mmio",
                           s->bar1.size);
@@ -314,7 +345,7 @@ void gp100_bar_realize(GP100State *s)
 
 void gp100_bar_stop(GP100State *s)
 {
-    windows_set(s, g_array_new(false, true, sizeof(GP100Window)));
+    windows_set(s, windows_new(s));
 }
 
 void gp100_bar_finalize(GP100State *s)

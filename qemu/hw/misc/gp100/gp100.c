@@ -63,6 +63,7 @@ static const struct {
     STAT("bar1-faults", bar1_faults),
     STAT("bar1-window-count", bar1_windows),
     STAT("bar1-window-bytes", bar1_window_bytes),
+    STAT("bar1-window-rest", bar1_window_rest),
     STAT("bar2-faults", bar2_faults),
     STAT("mmu-faults", mmu_faults),
     STAT("unknown-regs", unknown_regs),

@@ -219,6 +219,7 @@ typedef struct GP100Bar {
     uint64_t size;
     bool virt;                  /* translated, not linear VRAM */
     GArray *windows;            /* of GP100Window, by offset */
+    unsigned sections;          /* what they take of the machine's budget */
 } GP100Bar;
 
 /* gp100.c: the device */
@@ -247,6 +248,7 @@ typedef struct GP100Stats {
     uint64_t bar1_faults;
     uint64_t bar1_windows;      /* how many exist now */
     uint64_t bar1_window_bytes;
+    uint64_t bar1_window_rest;  /* pages left out, now: too many windows */
     uint64_t bar2_faults;
     uint64_t mmu_faults;
     uint64_t unknown_regs;
