@@ -279,6 +279,46 @@ static void test_identity(void)
     gpu_stop(g);
 }
 
+/* What VRAM cannot be, and where a GPU cannot be. */
+static void test_refused(void)
+{
+    static const struct {
+        const char *bus, *memdev, *error;
+    } cases[] = {
+        { "rp", "ro", "read-only" },
+        { "bridge", "rw", "PCI Express slot" },
+    };
+    g_autofree char *path = NULL;
+    QTestState *qts;
+    int fd = g_file_open_tmp("gp100-XXXXXX", &path, NULL);
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(ftruncate(fd, VRAM_SIZE), ==, 0);
+    close(fd);
+    qts = qtest_initf("-M q35 -nodefaults -m 64M "
+                      "-device pcie-root-port,id=rp,chassis=1 "
+                      "-device pci-bridge,id=bridge,chassis_nr=2 "
+                      "-object memory-backend-ram,id=rw,size=%u "
+                      "-object memory-backend-file,id=ro,readonly=on,"
+                      "size=%u,mem-path=%s", (unsigned)VRAM_SIZE,
+                      (unsigned)VRAM_SIZE, path);
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        QDict *r = qtest_qmp(qts, "{'execute': 'device_add', 'arguments': "
+                             "{'driver': 'gp100', 'bus': %s, 'memdev': %s}}",
+                             cases[i].bus, cases[i].memdev);
+        const char *desc;
+
+        g_assert(qdict_haskey(r, "error"));
+        desc = qdict_get_str(qdict_get_qdict(r, "error"), "desc");
+        if (!strstr(desc, cases[i].error)) {
+            g_error("%s", desc);
+        }
+        qobject_unref(r);
+    }
+    qtest_quit(qts);
+    unlink(path);
+}
+
 static void test_strict(void)
 {
     Gpu *g = gpu_start("");
@@ -1293,6 +1333,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     qtest_add_func("gp100/identity", test_identity);
+    qtest_add_func("gp100/refused", test_refused);
     qtest_add_func("gp100/strict", test_strict);
     qtest_add_func("gp100/ptimer", test_ptimer);
     qtest_add_func("gp100/interrupt", test_msi);

@@ -96,6 +96,11 @@ static bool gp100_realize_vram(GP100State *s, Error **errp)
             return false;
         }
         s->vram_mr = host_memory_backend_get_memory(s->memdev);
+        if (memory_region_is_rom(s->vram_mr)) {
+            error_setg(errp, "gp100: memory backend '%s' is read-only",
+                       object_get_canonical_path_component(OBJECT(s->memdev)));
+            return false;
+        }
         size = memory_region_size(s->vram_mr);
     } else {
         size = s->vram_prop;
@@ -123,7 +128,7 @@ static void gp100_realize(PCIDevice *dev, Error **errp)
                     errp)) {
         return;
     }
-    if (!pci_is_express(dev)) {
+    if (!pci_bus_is_express(pci_get_bus(dev))) {
         error_setg(errp, "gp100: needs a PCI Express slot");
         return;
     }
