@@ -149,6 +149,10 @@ static bool sys_is_vram(GP100State *s, uint64_t addr, uint64_t vram,
         if (mr == s->vram_mr && ranges_overlap(at, len, vram, n)) {
             return true;
         }
+        /* The length of MMIO is not cut where the region, or a page, ends. */
+        if (!memory_region_is_ram(mr)) {
+            len = MIN(left, 4 * KiB - addr % (4 * KiB));
+        }
         addr += len;
         left -= len;
     }
