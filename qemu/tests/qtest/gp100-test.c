@@ -1154,6 +1154,16 @@ static void test_copy_endless(void)
     gpu_stop(g);
 }
 
+/* As nouveau does, see gf100_runq_intr() and gf100_fifo_intr_pbdma(). */
+static void ack_pbdma(Gpu *g)
+{
+    uint32_t stat = rd(g, PBDMA_INTR_0) & rd(g, PBDMA_INTR_EN_0);
+
+    wr(g, PBDMA_METHOD0, 0x80600008);
+    wr(g, PBDMA_INTR_0, stat);
+    wr(g, PFIFO_PBDMA_INTR, 1);
+}
+
 static void test_bad_methods(void)
 {
     static const struct {
@@ -1178,8 +1188,66 @@ static void test_bad_methods(void)
         g_assert_cmphex(rd(g, PBDMA_INTR_0), ==, cases[i].intr);
         g_assert_cmphex(rd(g, PFIFO_INTR), ==, PFIFO_INTR_PBDMA);
         g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+
+        /* PFIFO's register is no latch. */
+        wr(g, PFIFO_PBDMA_INTR, UINT32_MAX);
+        g_assert_cmphex(rd(g, PFIFO_PBDMA_INTR), ==, 1);
+        wr(g, PBDMA_INTR_EN_0, 0);
+        g_assert_cmphex(rd(g, PFIFO_INTR), ==, 0);
+        wr(g, PBDMA_INTR_EN_0, UINT32_MAX);
+        g_assert_cmphex(rd(g, PFIFO_INTR), ==, PFIFO_INTR_PBDMA);
+
+        /* Cleared, it goes on with what follows. */
+        ack_pbdma(g);
+        g_assert_cmphex(rd(g, PFIFO_INTR), ==, 0);
+        g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x7007);
         gpu_stop(g);
     }
+}
+
+/* An error stops the PBDMA, and so all channels, until it is cleared. */
+static void test_two_errors(void)
+{
+    const uint64_t inst = V_INST + 0x1000, gpfifo = V_GPFIFO + 0x100;
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g), q = { 0, V_PUSH + 0x800 };
+
+    memcpy(g->vram + inst, g->vram + V_INST, 0x1000);
+    v_stl(g, inst + 0x08, V_USERD + 0x200);
+    v_stl(g, inst + 0x48, gpfifo);
+    v_stl(g, V_RUNLIST + 16, 1);
+    v_stl(g, V_RUNLIST + 20, inst >> 12);
+    wr(g, CCSR_INST + 8, 1u << 31 | inst >> 12);
+    wr(g, CCSR_CHANNEL + 8, 1 << 10);
+    wr(g, PFIFO_RUNLIST, 3);
+    wr(g, PFIFO_RUNLIST_INTR, 1);
+
+    push(g, &p, INC(0, 0x3c, 1));
+    push(g, &p, 0xbad0);
+    push_sem(g, &p, V_SEM, 0xe000, 2);
+    kick(g, &p);
+    push(g, &q, INC(0, 0x40, 1));
+    push(g, &q, 0xbad1);
+    push_sem(g, &q, V_SEM + 16, 0xe001, 2);
+    v_stl(g, gpfifo, q.at);
+    v_stl(g, gpfifo + 4, q.words << 10);
+    set_put(g, 1, 1);
+    g_assert_cmphex(rd(g, PBDMA_CHANNEL), ==, 0);
+    g_assert_cmphex(rd(g, PBDMA_METHOD0), ==, 0x3c);
+    g_assert_cmphex(rd(g, PBDMA_DATA0), ==, 0xbad0);
+
+    /* Whichever runs first, it stops at the second error. */
+    ack_pbdma(g);
+    g_assert_cmphex(rd(g, PBDMA_INTR_0), ==, PBDMA_INTR_0_METHOD);
+    g_assert_cmphex(rd(g, PBDMA_CHANNEL), ==, 1);
+    g_assert_cmphex(rd(g, PBDMA_METHOD0), ==, 0x40);
+    g_assert_cmphex(rd(g, PBDMA_DATA0), ==, 0xbad1);
+    g_assert_cmphex(v_ldl(g, V_SEM + 16), ==, 0);
+    ack_pbdma(g);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0xe000);
+    g_assert_cmphex(v_ldl(g, V_SEM + 16), ==, 0xe001);
+    g_assert_cmphex(rd(g, PFIFO_INTR), ==, 0);
+    gpu_stop(g);
 }
 
 /* State that makes no sense is refused, and the device goes on. */
@@ -1205,15 +1273,18 @@ static void test_bad_setup(void)
     set_put(g, 0, 16);
     g_assert_cmphex(rd(g, PBDMA_INTR_0), ==, PBDMA_INTR_0_GPPTR);
     v_stl(g, V_INST + 0x0c, 0xffff);
-    wr(g, PBDMA_INTR_0, UINT32_MAX);
+    v_stl(g, V_USERD + 0x8c, 0);
+    ack_pbdma(g);
+    g_assert_cmphex(rd(g, PBDMA_INTR_0), ==, 0);
     wr(g, CCSR_INST, 1u << 31 | V_INST >> 12);
     g_assert_cmphex(rd(g, PBDMA_INTR_0), ==, PBDMA_INTR_0_GPPTR);
 
     /* The same channel works once its setup is right. */
+    ack_pbdma(g);
+    g_assert_cmphex(rd(g, PBDMA_INTR_0), ==, PBDMA_INTR_0_GPPTR);
     v_stl(g, V_INST + 0x0c, 0);
-    v_stl(g, V_USERD + 0x8c, 0);
-    wr(g, PBDMA_INTR_0, UINT32_MAX);
-    wr(g, PFIFO_PBDMA_INTR, UINT32_MAX);
+    ack_pbdma(g);
+    g_assert_cmphex(rd(g, PBDMA_INTR_0), ==, 0);
     v_stl(g, V_INST + 0x14, 0);
     wr(g, CCSR_INST, 0);
     v_stl(g, V_INST + 0x14, 0);
@@ -1346,6 +1417,7 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/channel/resume", test_channel_resume);
     qtest_add_func("gp100/channel/drop-nonstall", test_drop_nonstall);
     qtest_add_func("gp100/channel/bad-methods", test_bad_methods);
+    qtest_add_func("gp100/channel/two-errors", test_two_errors);
     qtest_add_func("gp100/channel/bad-setup", test_bad_setup);
     qtest_add_func("gp100/copy/data", test_copy);
     qtest_add_func("gp100/copy/own-bar", test_copy_own_bar);

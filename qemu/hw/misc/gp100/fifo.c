@@ -37,7 +37,7 @@ uint32_t gp100_fifo_intr(GP100State *s)
     if (gp100_reg(s, PFIFO_FAULT_UNITS)) {
         intr |= PFIFO_INTR_MMU_FAULT;
     }
-    if (gp100_reg(s, PFIFO_PBDMA_INTR)) {
+    if (gp100_pbdma_intr(s)) {
         intr |= PFIFO_INTR_PBDMA;
     }
     if (gp100_reg(s, PFIFO_RUNLIST_INTR)) {
@@ -66,6 +66,7 @@ static bool channel_runnable(GP100State *s, unsigned chid)
 
     return (ch->inst & CCSR_INST_BIND) && ch->enabled &&
            ch->wait != GP100_WAIT_ERROR &&
+           !gp100_reg(s, PBDMA_INTR_0) &&       /* stops all channels */
            !(gp100_reg(s, PFIFO_SCHED_DISABLE) & 1) &&
            !(gp100_reg(s, PFIFO_ERROR_SCHED) & 1);
 }

@@ -131,6 +131,7 @@ typedef struct GP100Mmu {
 typedef enum GP100ChannelWait {
     GP100_WAIT_NONE,
     GP100_WAIT_ACQUIRE,         /* a semaphore has not reached its value */
+    GP100_WAIT_PBDMA,           /* until the PBDMA's interrupt is cleared */
     GP100_WAIT_ERROR,           /* until the driver takes the channel down */
 } GP100ChannelWait;
 
@@ -421,6 +422,8 @@ void gp100_bar1_update_windows(GP100State *s, uint64_t pdb);
 
 /* PFIFO_INTR: what is latched and what is derived from other registers. */
 uint32_t gp100_fifo_intr(GP100State *s);
+/* Does the PBDMA request an interrupt? */
+bool gp100_pbdma_intr(GP100State *s);
 void gp100_fifo_realize(GP100State *s);
 /* No bottom half runs channels after this. */
 void gp100_fifo_stop(GP100State *s);
@@ -447,7 +450,7 @@ void gp100_pbdma_save(GP100State *s, unsigned chid);
  * of work or @budget is used up.  false: it could not do anything.
  */
 bool gp100_pbdma_run(GP100State *s, unsigned chid, GP100Budget *budget);
-/* Stop channel @chid with PBDMA interrupt @intr. */
+/* Stop the PBDMA with interrupt @intr, on behalf of channel @chid. */
 void gp100_pbdma_error(GP100State *s, unsigned chid, uint32_t intr,
                        uint32_t method, uint32_t data);
 

@@ -90,15 +90,11 @@ void gp100_pbdma_error(GP100State *s, unsigned chid, uint32_t intr,
     gp100_guest_error(s, "channel %u: PBDMA interrupt 0x%08" PRIx32
                       ", method 0x%04" PRIx32 ", data 0x%08" PRIx32,
                       chid, intr, method, data);
-    ch->wait = GP100_WAIT_ERROR;
+    ch->wait = GP100_WAIT_PBDMA;
     gp100_reg_set(s, PBDMA_INTR_0, gp100_reg(s, PBDMA_INTR_0) | intr);
     gp100_reg_set(s, PBDMA_METHOD0, method | ch->subch << 16);
     gp100_reg_set(s, PBDMA_DATA0, data);
     gp100_reg_set(s, PBDMA_CHANNEL, chid);
-    if (gp100_reg(s, PBDMA_INTR_EN_0) & intr) {
-        gp100_reg_set(s, PFIFO_PBDMA_INTR,
-                      gp100_reg(s, PFIFO_PBDMA_INTR) | 1);
-    }
     gp100_irq_update(s);
 }
 
@@ -197,6 +193,7 @@ bool gp100_pbdma_load(GP100State *s, unsigned chid)
     *ch = new;
     trace_gp100_channel_load(chid, inst, ch->gp_base, ch->gp_mask, ch->gp_get);
     if (!gp100_vram(s, ch->userd, GP100_USERD_SIZE)) {
+        ch->loaded = false;
         gp100_pbdma_error(s, chid, PBDMA_INTR_0_GPPTR, 0, 0);
         return false;
     }
@@ -520,24 +517,54 @@ bool gp100_pbdma_run(GP100State *s, unsigned chid, GP100Budget *budget)
 
 /* Registers */
 
-static void pbdma_intr_write(GP100State *s, unsigned i, uint32_t val)
+bool gp100_pbdma_intr(GP100State *s)
+{
+    return (gp100_reg(s, PBDMA_INTR_0) & gp100_reg(s, PBDMA_INTR_EN_0)) ||
+           (gp100_reg(s, PBDMA_INTR_1) & gp100_reg(s, PBDMA_INTR_EN_1));
+}
+
+static void pbdma_irq_write(GP100State *s, unsigned i, uint32_t val)
 {
     gp100_irq_update(s);
 }
 
+/*
+ * The PBDMA goes on behind what it stopped at: nouveau puts a NOP into METHOD0
+ * first, and disables the channel of an error that it takes for fatal.
+ */
+static void pbdma_intr_0_write(GP100State *s, unsigned i, uint32_t val)
+{
+    GP100Channel *ch = &s->fifo.chan[gp100_reg(s, PBDMA_CHANNEL)];
+
+    gp100_irq_update(s);
+    if (gp100_reg(s, PBDMA_INTR_0)) {
+        return;
+    }
+    if (ch->wait == GP100_WAIT_PBDMA) {
+        ch->wait = GP100_WAIT_NONE;
+    }
+    gp100_fifo_kick(s);
+}
+
+static uint32_t pbdma_fifo_intr_read(GP100State *s, unsigned i)
+{
+    return gp100_pbdma_intr(s);
+}
+
 static const GP100Reg pbdma_regs[] = {
-    { PFIFO_PBDMA_INTR, "PBDMA_INTR", .w1c = UINT32_MAX,
-      .write = pbdma_intr_write },
+    { PFIFO_PBDMA_INTR, "PBDMA_INTR", .read = pbdma_fifo_intr_read },
     { PFIFO_PBDMA_STATUS, "PBDMA_STATUS" },
     { PBDMA_METHOD0, "METHOD0", .wmask = UINT32_MAX },
     { PBDMA_DATA0, "DATA0", .wmask = UINT32_MAX },
-    { PBDMA_INTR_0, "INTR_0", .w1c = UINT32_MAX, .write = pbdma_intr_write },
-    { PBDMA_INTR_EN_0, "INTR_EN_0", .wmask = UINT32_MAX },
+    { PBDMA_INTR_0, "INTR_0", .w1c = UINT32_MAX, .write = pbdma_intr_0_write },
+    { PBDMA_INTR_EN_0, "INTR_EN_0", .wmask = UINT32_MAX,
+      .write = pbdma_irq_write },
     { PBDMA_CHANNEL, "CHANNEL" },
     { PBDMA_ACQUIRE, "ACQUIRE", .wmask = UINT32_MAX },
     { PBDMA_CONTROL, "CONTROL", .wmask = UINT32_MAX },
-    { PBDMA_INTR_1, "INTR_1", .w1c = UINT32_MAX, .write = pbdma_intr_write },
-    { PBDMA_INTR_EN_1, "INTR_EN_1", .wmask = UINT32_MAX },
+    { PBDMA_INTR_1, "INTR_1", .w1c = UINT32_MAX, .write = pbdma_irq_write },
+    { PBDMA_INTR_EN_1, "INTR_EN_1", .wmask = UINT32_MAX,
+      .write = pbdma_irq_write },
     { 0x040150, "HCE_DATA", .count = 2 },
 };
 
