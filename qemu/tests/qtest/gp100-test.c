@@ -1258,6 +1258,7 @@ static void test_bad_setup(void)
 
     wr(g, CCSR_INST, 1u << 31 | BAR_BLOCK_PTR);         /* outside VRAM */
     g_assert_cmphex(rd(g, PFIFO_FAULT_UNITS), ==, 1 << 6);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_INST + 0x60), ==, BAR_BLOCK_PTR);
     wr(g, PFIFO_FAULT_UNITS, UINT32_MAX);
     wr(g, PFIFO_RUNLIST, 0xffff);
     wr(g, PFIFO_RUNLIST, 5 << 20 | 1);

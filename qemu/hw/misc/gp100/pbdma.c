@@ -177,6 +177,7 @@ bool gp100_pbdma_load(GP100State *s, unsigned chid)
     uint32_t hi;
 
     if (!gp100_space_load(s, &new.space, inst)) {
+        ch->space = new.space;
         host_fault(s, ch, 0, false, GP100_FAULT_UNBOUND_INST);
         return false;
     }
