@@ -220,6 +220,14 @@ static void gp100_instance_finalize(Object *obj)
     g_free(s->regs);
 }
 
+/* Enabling or disabling MSI changes who is told of a pending interrupt. */
+static void gp100_config_write(PCIDevice *dev, uint32_t addr, uint32_t val,
+                               int len)
+{
+    pci_default_write_config(dev, addr, val, len);
+    gp100_irq_update(GP100(dev));
+}
+
 /*
  * VRAM keeps its contents, as on hardware, except in a machine that slept: in
  * S3 slots have no power, and a driver that left something in VRAM lost it.
@@ -279,6 +287,7 @@ static void gp100_class_init(ObjectClass *klass, void *data)
     gp100_pri_init_index();
     pc->realize = gp100_realize;
     pc->exit = gp100_exit;
+    pc->config_write = gp100_config_write;
     pc->vendor_id = PCI_VENDOR_ID_NVIDIA;
     pc->device_id = GP100_DEVICE_ID;
     pc->revision = GP100_REVISION;

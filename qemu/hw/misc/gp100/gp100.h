@@ -282,7 +282,6 @@ struct GP100State {
     uint32_t *regs;             /* BAR0, one word for each register */
     uint8_t *vbios;
     bool msi_armed;
-    bool intx_level;
     int64_t ptimer_offset;
     QEMUTimer *ptimer_alarm;
     GP100Mmu mmu;

@@ -52,18 +52,13 @@ void gp100_irq_update(GP100State *s)
         return;
     }
     if (msi_enabled(dev)) {
-        if (s->intx_level) {
-            s->intx_level = false;
-            pci_set_irq(dev, 0);
-        }
         if (level && s->msi_armed) {
             s->msi_armed = false;
             s->stats.msi_sent++;
             trace_gp100_msi(intr);
             msi_notify(dev, 0);
         }
-    } else if (level != s->intx_level) {
-        s->intx_level = level;
+    } else {
         trace_gp100_intx(intr, level);
         pci_set_irq(dev, level);
     }
