@@ -530,12 +530,6 @@ static void ce_intr_write(GP100State *s, unsigned i, uint32_t val)
     gp100_irq_update(s);
 }
 
-static void ce_reset(GP100State *s)
-{
-    gp100_ce_abort(s);
-    gp100_fifo_kick_later(s);
-}
-
 /* Nobody writes INTR_EN, and yet drivers get interrupts: it resets to on. */
 static const GP100Reg ce_regs[] = {
     { CE_INTR_EN, "INTR_EN", .wmask = 7, .reset = 7, .write = ce_intr_write },
@@ -545,5 +539,5 @@ static const GP100Reg ce_regs[] = {
 
 const GP100Unit gp100_ce = {
     .name = "CE", .regs = ce_regs, .num_regs = ARRAY_SIZE(ce_regs),
-    .reset = ce_reset,
+    .reset = gp100_ce_abort,
 };

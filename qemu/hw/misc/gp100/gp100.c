@@ -240,8 +240,9 @@ static void gp100_reset_hold(Object *obj, ResetType type)
     if (type == RESET_TYPE_WAKEUP) {
         gp100_fb_power_cycle(s);
     }
-    gp100_pri_reset(s);
+    /* The units must not see windows that the page tables of before make. */
     gp100_bar_reset(s);
+    gp100_pri_reset(s);
     gp100_irq_update(s);
 }
 

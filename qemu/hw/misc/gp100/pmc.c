@@ -109,6 +109,10 @@ static void pmc_enable_write(GP100State *s, unsigned i, uint32_t val)
         }
     }
     gp100_irq_update(s);
+    /* Channels may have waited for a copy that is forgotten now. */
+    if (!(val & PMC_UNIT_CE0)) {
+        gp100_fifo_kick_later(s);
+    }
 }
 
 static const GP100Reg pmc_regs[] = {
