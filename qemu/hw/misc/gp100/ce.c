@@ -338,25 +338,18 @@ static bool ce_semaphore_release(GP100State *s)
 {
     GP100Ce *ce = &s->ce;
     GP100Channel *ch = &s->fifo.chan[ce->chid];
-    uint64_t va, fault_va, now = cpu_to_le64(gp100_ptimer_now(s));
-    uint32_t word[2] = { cpu_to_le32(ch->ce[CE_SEMAPHORE_PAYLOAD / 4]), 0 };
-    bool four = LAUNCH_SEMAPHORE(ce->launch) == SEMAPHORE_FOUR_WORDS;
-    GP100FaultType fault = GP100_FAULT_NONE;
+    uint64_t va, fault_va;
+    GP100FaultType fault;
 
     va = (uint64_t)(ch->ce[CE_SEMAPHORE_A / 4] & OFFSET_UPPER_MASK) << 32 |
          ch->ce[CE_SEMAPHORE_B / 4];
-    if (four) {
-        fault = gp100_virt_write(s, &ce->space, va + 8, &now, 8, &fault_va);
-    }
-    if (fault == GP100_FAULT_NONE) {
-        fault = gp100_virt_write(s, &ce->space, va, word, four ? 8 : 4,
-                                 &fault_va);
-    }
+    fault = gp100_semaphore_write(
+        s, &ce->space, va, ch->ce[CE_SEMAPHORE_PAYLOAD / 4],
+        LAUNCH_SEMAPHORE(ce->launch) == SEMAPHORE_FOUR_WORDS, &fault_va);
     if (fault != GP100_FAULT_NONE) {
         ce_fault(s, fault_va, true, fault);
         return false;
     }
-    s->stats.sem_releases++;
     return true;
 }
 

@@ -377,6 +377,13 @@ GP100FaultType gp100_virt_write(GP100State *s, const GP100Space *space,
                                 uint64_t va, const void *buf, uint64_t len,
                                 uint64_t *fault_va);
 /*
+ * Write @payload to the semaphore at @va, with a time stamp behind it if
+ * @stamp, after all that the GPU wrote before.  As gp100_virt_write().
+ */
+GP100FaultType gp100_semaphore_write(GP100State *s, const GP100Space *space,
+                                     uint64_t va, uint32_t payload, bool stamp,
+                                     uint64_t *fault_va);
+/*
  * If the @index-th large page of @space is a valid, writable large page of
  * VRAM that lies wholly inside VRAM: its address, otherwise UINT64_MAX.
  * @cache keeps the page directory between calls with ascending @index;

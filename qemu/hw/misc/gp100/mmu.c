@@ -365,6 +365,29 @@ GP100FaultType gp100_virt_write(GP100State *s, const GP100Space *space,
     return virt_access(s, space, va, (void *)buf, len, true, fault_va);
 }
 
+/* A waiter polls the payload: all else must be there before it. */
+GP100FaultType gp100_semaphore_write(GP100State *s, const GP100Space *space,
+                                     uint64_t va, uint32_t payload, bool stamp,
+                                     uint64_t *fault_va)
+{
+    uint64_t now = cpu_to_le64(gp100_ptimer_now(s));
+    uint64_t first = cpu_to_le64(payload);
+    GP100FaultType fault = GP100_FAULT_NONE;
+
+    if (stamp) {
+        fault = gp100_virt_write(s, space, va + 8, &now, 8, fault_va);
+    }
+    if (fault == GP100_FAULT_NONE) {
+        smp_wmb();
+        fault = gp100_virt_write(s, space, va, &first, stamp ? 8 : 4,
+                                 fault_va);
+    }
+    if (fault == GP100_FAULT_NONE) {
+        s->stats.sem_releases++;
+    }
+    return fault;
+}
+
 uint64_t gp100_large_page(GP100State *s, const GP100Space *space,
                           uint64_t index, GP100Pd0Cache *cache)
 {

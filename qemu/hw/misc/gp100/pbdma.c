@@ -224,27 +224,16 @@ static bool sem_satisfied(GP100State *s, GP100Channel *ch, uint64_t va,
     }
 }
 
-/* A waiter polls the payload: the time stamp must be there before it. */
 static void sem_release(GP100State *s, GP100Channel *ch, uint64_t va,
                         uint32_t payload, bool stamp)
 {
     uint64_t fault_va;
-    GP100FaultType fault = GP100_FAULT_NONE;
-    uint32_t first[2] = { cpu_to_le32(payload), 0 };
-    uint64_t now = cpu_to_le64(gp100_ptimer_now(s));
+    GP100FaultType fault = gp100_semaphore_write(s, &ch->space, va, payload,
+                                                 stamp, &fault_va);
 
-    if (stamp) {
-        fault = gp100_virt_write(s, &ch->space, va + 8, &now, 8, &fault_va);
-    }
-    if (fault == GP100_FAULT_NONE) {
-        fault = gp100_virt_write(s, &ch->space, va, first, stamp ? 8 : 4,
-                                 &fault_va);
-    }
     if (fault != GP100_FAULT_NONE) {
         host_fault(s, ch, fault_va, true, fault);
-        return;
     }
-    s->stats.sem_releases++;
 }
 
 static uint64_t sem_va(GP100Channel *ch)
@@ -259,6 +248,8 @@ static void sem_acquire(GP100State *s, unsigned chid)
     bool parked = ch->wait == GP100_WAIT_ACQUIRE;
 
     if (sem_satisfied(s, ch, sem_va(ch), SEM_OP(ch->sem[3]), ch->sem[2])) {
+        /* What the channel reads next was written before the payload. */
+        smp_rmb();
         ch->wait = GP100_WAIT_NONE;
         s->stats.sem_acquires++;
         trace_gp100_semaphore(chid, sem_va(ch), ch->sem[2], ch->sem[3],
