@@ -135,8 +135,12 @@ void gp100_fb_realize(GP100State *s)
 
 void gp100_fb_power_cycle(GP100State *s)
 {
-    /* Unused pages of the host stay unused; not every backend can do that. */
-    if (ram_block_discard_range(s->vram_mr->ram_block, 0, s->vram_size)) {
+    /*
+     * Unused pages of the host stay unused; not every backend can do that, and
+     * it is not allowed while somebody (VFIO) has pinned the memory.
+     */
+    if (ram_block_discard_is_disabled() ||
+        ram_block_discard_range(s->vram_mr->ram_block, 0, s->vram_size)) {
         memset(s->vram, 0, s->vram_size);
     }
     memory_region_set_dirty(s->vram_mr, 0, s->vram_size);
