@@ -143,7 +143,7 @@ static void gp100_realize(PCIDevice *dev, Error **errp)
         goto fail_msi;
     }
     if (pci_pm_init(dev, GP100_CAP_PM, errp) < 0) {
-        goto fail_msi;
+        goto fail_exp;
     }
     pci_set_word(dev->config + GP100_CAP_PM + PCI_PM_CTRL,
                  PCI_PM_CTRL_NO_SOFT_RESET);
@@ -177,6 +177,8 @@ static void gp100_realize(PCIDevice *dev, Error **errp)
                      PCI_BASE_ADDRESS_MEM_TYPE_64, &s->bar2.mmio);
     return;
 
+fail_exp:
+    pcie_cap_exit(dev);
 fail_msi:
     msi_uninit(dev);
 fail:
@@ -285,7 +287,6 @@ static void gp100_class_init(ObjectClass *klass, void *data)
     PCIDeviceClass *pc = PCI_DEVICE_CLASS(klass);
     ResettableClass *rc = RESETTABLE_CLASS(klass);
 
-    gp100_pri_init_index();
     pc->realize = gp100_realize;
     pc->exit = gp100_exit;
     pc->config_write = gp100_config_write;

@@ -294,8 +294,6 @@ struct GP100State {
 
 /* pri.c */
 
-/* Build the register index.  Once, before the first device exists. */
-void gp100_pri_init_index(void);
 /* Create the BAR0 regions; @s->regs and @s->vbios must exist. */
 void gp100_pri_realize(GP100State *s);
 /* Set every register of every unit to its reset value. */

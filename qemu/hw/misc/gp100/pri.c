@@ -45,7 +45,8 @@ static unsigned reg_count(const GP100Reg *reg)
     return reg->count ?: 1;
 }
 
-void gp100_pri_init_index(void)
+/* Once, for all devices. */
+static void pri_init_index(void)
 {
     if (pri_index) {
         return;
@@ -275,6 +276,7 @@ void gp100_pri_realize(GP100State *s)
 {
     Object *o = OBJECT(s);
 
+    pri_init_index();
     memory_region_init(&s->bar0, o, "gp100-bar0", GP100_BAR0_SIZE);
     memory_region_init_io(&s->pri, o, &pri_ops, s, "gp100-pri",
                           GP100_BAR0_SIZE);
