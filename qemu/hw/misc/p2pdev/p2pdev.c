@@ -547,9 +547,9 @@ static void p2pdev_config_write(PCIDevice *pci, uint32_t addr, uint32_t val,
     p2p_dma_config_write(&s->dma, addr, len);
 }
 
-static void p2pdev_reset(DeviceState *dev)
+static void p2pdev_reset_hold(Object *obj, ResetType type)
 {
-    P2PDev *s = P2PDEV(dev);
+    P2PDev *s = P2PDEV(obj);
 
     p2pdev_reset_regs(s);
     p2p_dma_reset(&s->dma);
@@ -690,6 +690,7 @@ static void p2pdev_class_init(ObjectClass *klass, void *data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
     PCIDeviceClass *pc = PCI_DEVICE_CLASS(klass);
+    ResettableClass *rc = RESETTABLE_CLASS(klass);
 
     pc->realize = p2pdev_realize;
     pc->exit = p2pdev_exit;
@@ -700,7 +701,7 @@ static void p2pdev_class_init(ObjectClass *klass, void *data)
     pc->class_id = PCI_CLASS_MEMORY_OTHER;
     dc->desc = "peer-to-peer DMA test device";
     dc->vmsd = &p2pdev_vmstate;
-    device_class_set_legacy_reset(dc, p2pdev_reset);
+    rc->phases.hold = p2pdev_reset_hold;
     device_class_set_props(dc, p2pdev_properties);
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
     object_class_property_set_description(klass, "size",
