@@ -12,7 +12,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qapi/error.h"
 #include "gp100.h"
 #include "trace.h"
 

@@ -24,7 +24,6 @@
 #define CE_LAUNCH_DMA           0x300
 #define   LAUNCH_TRANSFER(l)      extract32(l, 0, 2)
 #define   LAUNCH_SEMAPHORE(l)     extract32(l, 3, 2)
-#define     SEMAPHORE_ONE_WORD      1
 #define     SEMAPHORE_FOUR_WORDS    2
 #define   LAUNCH_INTERRUPT(l)     extract32(l, 5, 2)
 #define     INTERRUPT_BLOCKING      1
@@ -47,7 +46,6 @@
 #define CE_REMAP_COMPONENTS     0x708
 #define   REMAP_DST(c, i)         extract32(c, 4 * (i), 3)
 #define     REMAP_CONST_A           4
-#define     REMAP_CONST_B           5
 #define     REMAP_NO_WRITE          6
 #define   REMAP_SIZE(c)           (extract32(c, 16, 2) + 1)
 #define   REMAP_NUM_SRC(c)        (extract32(c, 20, 2) + 1)
@@ -518,15 +516,10 @@ void gp100_ce_finalize(GP100State *s)
 
 /* Registers */
 
-static void ce_intr_write(GP100State *s, unsigned i, uint32_t val)
-{
-    gp100_irq_update(s);
-}
-
 /* Nobody writes INTR_EN, and yet drivers get interrupts: it resets to on. */
 static const GP100Reg ce_regs[] = {
-    { CE_INTR_EN, "INTR_EN", .wmask = 7, .reset = 7, .write = ce_intr_write },
-    { CE_INTR, "INTR", .w1c = UINT32_MAX, .write = ce_intr_write },
+    { CE_INTR_EN, "INTR_EN", .wmask = 7, .reset = 7, .write = gp100_irq_write },
+    { CE_INTR, "INTR", .w1c = UINT32_MAX, .write = gp100_irq_write },
     { CE_LAUNCHERR, "LAUNCHERR" },
 };
 

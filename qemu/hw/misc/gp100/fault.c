@@ -67,12 +67,7 @@ bool gp100_fault_buffer_pending(GP100State *s)
            gp100_reg(s, PFIFO_FAULT_BUF_PUT);
 }
 
-static void fault_irq_write(GP100State *s, unsigned i, uint32_t val)
-{
-    gp100_irq_update(s);
-}
-
-/* Enabling the buffer starts it empty. */
+/* Disabling the buffer empties it. */
 static void fault_buf_lo_write(GP100State *s, unsigned i, uint32_t val)
 {
     if (!(val & FAULT_BUFFER_ENABLE)) {
@@ -93,7 +88,7 @@ static void fault_buf_get_write(GP100State *s, unsigned i, uint32_t val)
 
 static const GP100Reg fault_regs[] = {
     { PFIFO_FAULT_UNITS, "FAULT_UNITS", .w1c = UINT32_MAX,
-      .write = fault_irq_write },
+      .write = gp100_irq_write },
     { PFIFO_FAULT_INST, "FAULT_INST", .count = FAULT_UNITS, .stride = 16 },
     { PFIFO_FAULT_LO, "FAULT_LO", .count = FAULT_UNITS, .stride = 16 },
     { PFIFO_FAULT_HI, "FAULT_HI", .count = FAULT_UNITS, .stride = 16 },

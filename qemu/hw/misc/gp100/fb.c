@@ -7,7 +7,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qapi/error.h"
 #include "qemu/units.h"
 #include "exec/cpu-common.h"
 #include "hw/pci/p2p_dma.h"

@@ -151,23 +151,12 @@ static void fifo_retry(void *opaque)
 
 /* Registers */
 
-static void fifo_irq_write(GP100State *s, unsigned i, uint32_t val)
-{
-    gp100_irq_update(s);
-}
-
 static uint32_t fifo_intr_read(GP100State *s, unsigned i)
 {
     return gp100_fifo_intr(s);
 }
 
 static void fifo_kick_write(GP100State *s, unsigned i, uint32_t val)
-{
-    gp100_fifo_kick(s);
-}
-
-/* A write of a runlist's bit takes back an error's hold on the runlist. */
-static void fifo_error_sched_write(GP100State *s, unsigned i, uint32_t val)
 {
     gp100_fifo_kick(s);
 }
@@ -179,10 +168,6 @@ static void fifo_userd_base_write(GP100State *s, unsigned i, uint32_t val)
 
 static void fifo_runlist_submit(GP100State *s, unsigned i, uint32_t val)
 {
-    static const GP100Aperture targets[] = {
-        GP100_APER_VRAM, GP100_APER_PEER, GP100_APER_SYS_COH,
-        GP100_APER_SYS_NCOH,
-    };
     GP100Fifo *f = &s->fifo;
     uint32_t base = gp100_reg(s, PFIFO_RUNLIST_BASE);
     uint64_t addr = (uint64_t)(base & RUNLIST_BASE_PTR) << 12;
@@ -199,8 +184,8 @@ static void fifo_runlist_submit(GP100State *s, unsigned i, uint32_t val)
         return;
     }
     entries = g_new(uint32_t, 2 * count);
-    if (count && !gp100_phys_read(s, targets[extract32(base, 28, 2)], addr,
-                                  entries, 8ull * count)) {
+    if (count && !gp100_phys_read(s, RUNLIST_BASE_TARGET(base), addr, entries,
+                                  8ull * count)) {
         gp100_guest_error(s, "runlist at 0x%" PRIx64 " cannot be read", addr);
         return;
     }
@@ -297,9 +282,9 @@ static const GP100Reg fifo_regs[] = {
     { PFIFO_PBDMA_NUM, "PBDMA_NUM", .reset = 1 },
     { PFIFO_CHANNEL_NUM, "CHANNEL_NUM", .reset = GP100_CHANNELS },
     { PFIFO_INTR, "INTR", .w1c = UINT32_MAX, .read = fifo_intr_read,
-      .write = fifo_irq_write },
+      .write = gp100_irq_write },
     { PFIFO_INTR_EN, "INTR_EN", .wmask = UINT32_MAX,
-      .write = fifo_irq_write },
+      .write = gp100_irq_write },
     PLAIN(0x002200, "ENABLE"),
     PLAIN(0x002204, "PBDMA_ENABLE"),
     { PFIFO_USERD_BASE, "USERD_BASE", .wmask = UINT32_MAX,
@@ -313,14 +298,14 @@ static const GP100Reg fifo_regs[] = {
     { PFIFO_SCHED_ERROR, "SCHED_ERROR" },
     { PFIFO_CHSW_ERROR, "CHSW_ERROR", .w1c = UINT32_MAX },
     { PFIFO_ERROR_SCHED, "ERROR_SCHED", .w1c = UINT32_MAX,
-      .write = fifo_error_sched_write },
+      .write = fifo_kick_write },
     { PFIFO_SCHED_DISABLE, "SCHED_DISABLE", .wmask = UINT32_MAX,
       .write = fifo_kick_write },
     { PFIFO_PREEMPT, "PREEMPT", .wmask = ~PREEMPT_PENDING,
       .read = fifo_preempt_read, .write = fifo_preempt_write },
     { PFIFO_ENGINE_STATUS, "ENGINE_STATUS", .count = 16, .stride = 8 },
     { PFIFO_RUNLIST_INTR, "RUNLIST_INTR", .w1c = UINT32_MAX,
-      .write = fifo_irq_write },
+      .write = gp100_irq_write },
     PLAIN(PFIFO_ENGINE_INTR_EN, "ENGINE_INTR_EN"),
     { PFIFO_FAULT_TRIGGER, "FAULT_TRIGGER", .count = 16,
       .wmask = UINT32_MAX },

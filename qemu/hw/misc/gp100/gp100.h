@@ -77,7 +77,6 @@ typedef enum GP100Aperture {
 /* Fault reasons, as in the INFO.TYPE field of PFIFO's fault registers. */
 typedef enum GP100FaultType {
     GP100_FAULT_PDE = 0x00,
-    GP100_FAULT_PDE_SIZE = 0x01,
     GP100_FAULT_PTE = 0x02,
     GP100_FAULT_VA_LIMIT = 0x03,
     GP100_FAULT_UNBOUND_INST = 0x04,
@@ -321,6 +320,8 @@ void gp100_guest_error_(GP100State *s, const char *func, const char *fmt, ...)
  * message may go to a slot's registers and have the GPU unplugged, as above.
  */
 void gp100_irq_update(GP100State *s);
+/* For @write of registers that only take part in the interrupt tree. */
+void gp100_irq_write(GP100State *s, unsigned i, uint32_t val);
 
 /* ptimer.c */
 

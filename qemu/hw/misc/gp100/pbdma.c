@@ -410,7 +410,7 @@ static void exec_word(GP100State *s, unsigned chid, uint32_t word)
         return;
     }
     ch->method_left--;
-    /* 13 bits of header cannot name a method beyond this. */
+    /* The 12 bits of a header name no word beyond this. */
     ch->method = (ch->method + ch->method_step) & 0x3ffc;
     if (ch->method_once) {
         ch->method_step = 0;
@@ -515,11 +515,6 @@ bool gp100_pbdma_intr(GP100State *s)
            (gp100_reg(s, PBDMA_INTR_1) & gp100_reg(s, PBDMA_INTR_EN_1));
 }
 
-static void pbdma_irq_write(GP100State *s, unsigned i, uint32_t val)
-{
-    gp100_irq_update(s);
-}
-
 /*
  * The PBDMA goes on behind what it stopped at: nouveau puts a NOP into METHOD0
  * first, and disables the channel of an error that it takes for fatal.
@@ -550,13 +545,13 @@ static const GP100Reg pbdma_regs[] = {
     { PBDMA_DATA0, "DATA0", .wmask = UINT32_MAX },
     { PBDMA_INTR_0, "INTR_0", .w1c = UINT32_MAX, .write = pbdma_intr_0_write },
     { PBDMA_INTR_EN_0, "INTR_EN_0", .wmask = UINT32_MAX,
-      .write = pbdma_irq_write },
+      .write = gp100_irq_write },
     { PBDMA_CHANNEL, "CHANNEL" },
     { PBDMA_ACQUIRE, "ACQUIRE", .wmask = UINT32_MAX },
     { PBDMA_CONTROL, "CONTROL", .wmask = UINT32_MAX },
-    { PBDMA_INTR_1, "INTR_1", .w1c = UINT32_MAX, .write = pbdma_irq_write },
+    { PBDMA_INTR_1, "INTR_1", .w1c = UINT32_MAX, .write = gp100_irq_write },
     { PBDMA_INTR_EN_1, "INTR_EN_1", .wmask = UINT32_MAX,
-      .write = pbdma_irq_write },
+      .write = gp100_irq_write },
     { 0x040150, "HCE_DATA", .count = 2 },
 };
 

@@ -64,6 +64,11 @@ void gp100_irq_update(GP100State *s)
     }
 }
 
+void gp100_irq_write(GP100State *s, unsigned i, uint32_t val)
+{
+    gp100_irq_update(s);
+}
+
 static uint32_t pmc_intr_read(GP100State *s, unsigned i)
 {
     return pmc_pending(s, i);
@@ -81,7 +86,7 @@ static void pmc_intr_en_clear(GP100State *s, unsigned i, uint32_t val)
     gp100_irq_update(s);
 }
 
-/* A unit whose enable is taken away forgets its state. */
+/* A write with a unit's enable bit clear makes the unit forget its state. */
 static void pmc_enable_write(GP100State *s, unsigned i, uint32_t val)
 {
     static const struct {
@@ -134,11 +139,6 @@ const GP100Unit gp100_pmc = {
     .name = "PMC", .regs = pmc_regs, .num_regs = ARRAY_SIZE(pmc_regs),
 };
 
-static void pbus_intr_write(GP100State *s, unsigned i, uint32_t val)
-{
-    gp100_irq_update(s);
-}
-
 static void pbus_bar1_block_write(GP100State *s, unsigned i, uint32_t val)
 {
     gp100_bar1_bind(s, val);
@@ -168,8 +168,8 @@ static void pbus_reset(GP100State *s)
 }
 
 static const GP100Reg pbus_regs[] = {
-    { PBUS_INTR, "INTR", .w1c = UINT32_MAX, .write = pbus_intr_write },
-    { PBUS_INTR_EN, "INTR_EN", .wmask = UINT32_MAX, .write = pbus_intr_write },
+    { PBUS_INTR, "INTR", .w1c = UINT32_MAX, .write = gp100_irq_write },
+    { PBUS_INTR_EN, "INTR_EN", .wmask = UINT32_MAX, .write = gp100_irq_write },
     { 0x009084, "FAULT_ADDR", .wmask = UINT32_MAX },
     { 0x009088, "FAULT_DATA", .wmask = UINT32_MAX },
     { PBUS_BAR0_WINDOW, "BAR0_WINDOW", .wmask = UINT32_MAX,

@@ -72,11 +72,6 @@ static void ptimer_intr_en_write(GP100State *s, unsigned i, uint32_t val)
     gp100_irq_update(s);
 }
 
-static void ptimer_intr_write(GP100State *s, unsigned i, uint32_t val)
-{
-    gp100_irq_update(s);
-}
-
 static void ptimer_reset(GP100State *s)
 {
     timer_del(s->ptimer_alarm);
@@ -84,7 +79,7 @@ static void ptimer_reset(GP100State *s)
 }
 
 static const GP100Reg ptimer_regs[] = {
-    { PTIMER_INTR, "INTR", .w1c = UINT32_MAX, .write = ptimer_intr_write },
+    { PTIMER_INTR, "INTR", .w1c = UINT32_MAX, .write = gp100_irq_write },
     { PTIMER_INTR_EN, "INTR_EN", .wmask = 1, .write = ptimer_intr_en_write },
     { PTIMER_NUMERATOR, "NUMERATOR", .reset = 1, .wmask = 0xffff },
     { PTIMER_DENOMINATOR, "DENOMINATOR", .reset = 1, .wmask = 0xffff },

@@ -47,8 +47,6 @@
 #define PFIFO_PBDMA_NUM         0x002004
 #define PFIFO_CHANNEL_NUM       0x002008
 #define PFIFO_INTR              0x002100
-#define   PFIFO_INTR_BIND         (1u << 0)
-#define   PFIFO_INTR_SCHED        (1u << 8)
 #define   PFIFO_INTR_MMU_FAULT    (1u << 28)
 #define   PFIFO_INTR_PBDMA        (1u << 29)
 #define   PFIFO_INTR_RUNLIST      (1u << 30)
@@ -59,7 +57,7 @@
 #define   USERD_BASE_ADDR         0x0fffffff /* 4 KiB units of BAR1 */
 #define PFIFO_RUNLIST_BASE      0x002270
 #define   RUNLIST_BASE_PTR        0x0fffffff
-#define   RUNLIST_BASE_TARGET     0x30000000
+#define   RUNLIST_BASE_TARGET(v)  extract32(v, 28, 2) /* GP100Aperture */
 #define PFIFO_RUNLIST           0x002274
 #define PFIFO_RUNLIST_STATUS    0x002284    /* stride 8 */
 #define PFIFO_PBDMA_MAP         0x002390
@@ -113,7 +111,6 @@
 #define PBDMA_METHOD0           0x0400c0
 #define PBDMA_DATA0             0x0400c4
 #define PBDMA_INTR_0            0x040108
-#define   PBDMA_INTR_0_GPENTRY    (1u << 15)
 #define   PBDMA_INTR_0_GPPTR      (1u << 14)
 #define   PBDMA_INTR_0_PBENTRY    (1u << 18)
 #define   PBDMA_INTR_0_METHOD     (1u << 21)

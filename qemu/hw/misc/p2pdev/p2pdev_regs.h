@@ -75,7 +75,6 @@
 #define P2PDEV_STATUS_REJECTED  (1u << 3)   /* write 1 to clear */
 #define P2PDEV_STATUS_ERR_DST   (1u << 4)
 #define P2PDEV_STATUS_ERR_SHIFT 8
-#define P2PDEV_STATUS_ERR_MASK  0xffu
 
 /* Error kinds */
 #define P2PDEV_ERR_NONE         0x00
