@@ -372,7 +372,7 @@ static void p2pdev_bh(void *opaque)
     }
     if (len) {
         result = p2pdev_copy(s, len, &fault);
-        /* What it wrote may have made another device reset this one */
+        /* What it wrote may have made another device reset or unplug this */
         if (!p2pdev_busy(s)) {
             return;
         }
@@ -652,7 +652,8 @@ static void p2pdev_exit(PCIDevice *pci)
 {
     P2PDev *s = P2PDEV(pci);
 
-    p2pdev_stop(s);
+    /* Not busy: p2pdev_bh() may be on the stack, see there */
+    p2pdev_reset_regs(s);
     qemu_bh_delete(s->bh);
     timer_free(s->delay_timer);
     p2p_dma_exit(&s->dma);
