@@ -780,10 +780,17 @@ static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
             return P2P_DMA_ERR_DECODE;
         }
         run->target = classify(dma, mr, run->addr);
+        /* What makes no progress would be tried for ever */
+        if (!plen) {
+            return P2P_DMA_ERR_DECODE;
+        }
         /* Unlike that of RAM, the length of MMIO is not cut by the region */
         if (!run->direct) {
+            /* Not a size, which wraps for what covers all 2^64 bytes */
+            hwaddr last = int128_get64(int128_sub(mr->size, int128_one()));
+
             plen = MIN(plen, MMIO_PIECE);
-            plen = MIN(plen, memory_region_size(mr) - xlat);
+            plen = MIN(plen - 1, last - xlat) + 1;
         }
         run->len = plen;
         if (run->direct && (bus || run->as == &address_space_memory)) {
@@ -861,13 +868,14 @@ static void host_wrote(const Run *run, uint64_t len)
                                    run->addr - run->piece->start, len);
 }
 
+/* @buf may be the very memory, of a device that reaches its own by the bus */
 static void host_rw(const Run *run, uint8_t *buf, bool is_write)
 {
     if (is_write) {
-        memcpy(run->host, buf, run->len);
+        memmove(run->host, buf, run->len);
         host_wrote(run, run->len);
     } else {
-        memcpy(buf, run->host, run->len);
+        memmove(buf, run->host, run->len);
     }
 }
 

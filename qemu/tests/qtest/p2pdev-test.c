@@ -534,6 +534,12 @@ static void test_errors(void)
     start(r, 0, CTRL(BUS, BUS), NOWHERE, BUF_A, 4096);
     expect_error(r, 0, P2PDEV_ERR_DECODE, true, NOWHERE, 0);
     EXPECT_COUNTERS(r, "dev0", &c, .wr_failed = 4096);
+    /* The last byte of all, after which there is nothing to count to */
+    start(r, 0, CTRL(BUS, LOCAL), UINT64_MAX, 0, 1);
+    expect_error(r, 0, P2PDEV_ERR_DECODE, true, UINT64_MAX, 0);
+    start(r, 0, CTRL(LOCAL, BUS), 0, UINT64_MAX, 1);
+    expect_error(r, 0, P2PDEV_ERR_DECODE, false, UINT64_MAX, 0);
+    EXPECT_COUNTERS(r, "dev0", &c, .wr_failed = 1, .rd_failed = 1);
 
     /* Its own registers: the device model does not let itself be reentered */
     start(r, 0, CTRL(BUS, BUS), BUF_A, r->dev[0]->bar[P2PDEV_REG_BAR], 4);
