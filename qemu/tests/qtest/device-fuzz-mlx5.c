@@ -321,6 +321,7 @@ static const struct {
     { "retry_count", gen_two_bits, NULL },
     { "rnr_retry", gen_two_bits, NULL },
     { "min_rnr_nak", gen_small, NULL },
+    { "fre", gen_often, NULL },
     { "rre", gen_often, NULL },
     { "rwe", gen_often, NULL },
     { "rae", gen_often, NULL },

@@ -279,7 +279,8 @@ unsigned qp_command(Hca *h, const Qp *qp, unsigned opcode,
     return cmd_exec(h, in, PAS, opcode, 16);
 }
 
-Qp qp_create(Hca *h, unsigned service, uint32_t pd, const Queue *cq)
+static Qp qp_create_fre(Hca *h, unsigned service, uint32_t pd,
+                        const Queue *cq, bool fre)
 {
     uint8_t in[PAS + 8] = { 0 };
     uint8_t *ctx = in + 0x18;
@@ -289,6 +290,7 @@ Qp qp_create(Hca *h, unsigned service, uint32_t pd, const Queue *cq)
     qp.sq = qp.rq + QUEUE * RQ_STRIDE;
     fset(qpc, ctx, st, service);
     fset(qpc, ctx, pd, pd);
+    fset(qpc, ctx, fre, fre);
     fset(qpc, ctx, log_rq_size, LOG_QUEUE);
     fset(qpc, ctx, log_sq_size, LOG_QUEUE);
     fset(qpc, ctx, uar_page, h->uar);
@@ -301,6 +303,16 @@ Qp qp_create(Hca *h, unsigned service, uint32_t pd, const Queue *cq)
     qp.id = fget(obj, h->out, id);
     qp.lid = h->lid;
     return qp;
+}
+
+Qp qp_create(Hca *h, unsigned service, uint32_t pd, const Queue *cq)
+{
+    return qp_create_fre(h, service, pd, cq, true);
+}
+
+Qp qp_create_user(Hca *h, unsigned service, uint32_t pd, const Queue *cq)
+{
+    return qp_create_fre(h, service, pd, cq, false);
 }
 
 void qp_connect(Hca *h, const Qp *qp, uint32_t pd, const Qp *remote)

@@ -123,7 +123,10 @@ void ring_wait(Hca *h, Queue *q, uint8_t *entry, uint32_t size);
 void cq_wait(Hca *h, Queue *cq, uint8_t *cqe);
 void cq_arm(Hca *h, const Queue *cq, uint32_t ci);
 
+/* A QP of the kernel's, which may post UMRs. */
 Qp qp_create(Hca *h, unsigned service, uint32_t pd, const Queue *cq);
+/* A QP of a process's, which may not. */
+Qp qp_create_user(Hca *h, unsigned service, uint32_t pd, const Queue *cq);
 unsigned qp_command(Hca *h, const Qp *qp, unsigned opcode, uint8_t *in,
                     uint32_t opt);
 /* Bring a QP up to RTS, connected to @remote. */

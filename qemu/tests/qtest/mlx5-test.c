@@ -671,6 +671,49 @@ static void test_umr(void)
     rig_stop(r);
 }
 
+/* Who may change keys: the kernel, and its RC QPs those of their PD. */
+static void test_umr_privilege(void)
+{
+    static const struct {
+        bool user;
+        bool other_pd;
+        unsigned syndrome;
+    } cases[] = {
+        { false, false, 0 },
+        { false, true, MLX5_SYND_LOCAL_PROT },
+        { true, false, MLX5_SYND_LOCAL_QP_OP },
+    };
+    const uint64_t entries[] = { BUF_B | 3 };
+    const Umr revoke = {
+        .flags = MLX5_UMR_INLINE,
+        .mask = MLX5_MKEY_MASK_FREE,
+        .free = true,
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        Rig *r = rig_start();
+        uint32_t pd = cases[i].other_pd ?
+                      cmd_alloc(r->h, MLX5_OP_ALLOC_PD) : r->pd;
+        Queue cq = cq_create(r->h, &r->async);
+        Qp qp = (cases[i].user ? qp_create_user : qp_create)
+                (r->h, MLX5_ST_RC, pd, &cq);
+        uint32_t key = mkey_create_umr(r->h, 8);
+        uint8_t cqe[MLX5_CQE_BYTES];
+
+        umr_enable(r, key, 0, 1, entries);
+        qp_connect(r->h, &qp, pd, &qp);
+        post_umr(r->h, &qp, key, r->key, r->pd, &revoke);
+        cq_wait(r->h, &cq, cqe);
+        cqe_check(cqe, cases[i].syndrome ? MLX5_CQE_REQ_ERR : MLX5_CQE_REQ,
+                  &qp, cases[i].syndrome);
+        /* The key is as good as it was, or gone. */
+        post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 4096, key,
+                  0);
+        expect_send(r, cases[i].syndrome ? 0 : MLX5_SYND_REMOTE_ACCESS);
+        rig_stop(r);
+    }
+}
+
 /* Out of the bounds of the key, although the table has entries there. */
 static void test_bounds(void)
 {
@@ -1118,6 +1161,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/errors", test_errors);
     qtest_add_func("/mlx5/qp/rnr", test_rnr);
     qtest_add_func("/mlx5/mkey/umr", test_umr);
+    qtest_add_func("/mlx5/mkey/umr-privilege", test_umr_privilege);
     qtest_add_func("/mlx5/mkey/bounds", test_bounds);
     qtest_add_func("/mlx5/odp/page-fault", test_page_fault);
     qtest_add_func("/mlx5/odp/transport", test_transport_fault);

@@ -194,6 +194,7 @@ typedef struct Mlx5Layout {
     F(qpc, log_sra_max,             0x70, 21,  3)   \
     F(qpc, retry_count,             0x70, 16,  3)   \
     F(qpc, rnr_retry,               0x70, 13,  3)   \
+    F(qpc, fre,                     0x70, 11,  1)   \
     F(qpc, next_send_psn,           0x78,  0, 24)   \
     F(qpc, cqn_snd,                 0x7c,  0, 24)   \
     F(qpc, deth_sqpn,               0x80,  0, 24)   \

@@ -108,6 +108,12 @@ Mlx5Syndrome mlx5_umr_execute(Mlx5Qp *qp)
     unsigned flags;
     Mlx5Mkey *mk;
 
+    /* The driver lets its own queues, not those of processes, do this. */
+    if (!fget(qpc, qp->ctx, fre)) {
+        mlx5_guest_error(s, "QP 0x%x: UMR without fast registration enabled",
+                         qp->obj.id);
+        return MLX5_SYND_LOCAL_QP_OP;
+    }
     if (send->raw_len < UMR_DATA) {
         mlx5_guest_error(s, "QP 0x%x: UMR of %u bytes is too short",
                          qp->obj.id, send->raw_len);
@@ -127,6 +133,12 @@ Mlx5Syndrome mlx5_umr_execute(Mlx5Qp *qp)
         mlx5_guest_error(s, "QP 0x%x: UMR of mkey 0x%x, which %s",
                          qp->obj.id, send->imm,
                          mk ? "does not allow it" : "does not exist");
+        return MLX5_SYND_LOCAL_PROT;
+    }
+    if (qp->service != MLX5_ST_REG_UMR &&
+        fget(mkc, mk->ctx, pd) != fget(qpc, qp->ctx, pd)) {
+        mlx5_guest_error(s, "QP 0x%x: UMR of mkey 0x%x, which is of another "
+                         "protection domain", qp->obj.id, send->imm);
         return MLX5_SYND_LOCAL_PROT;
     }
     if (mlx5_inject(&s->inject.fail_umrs)) {
