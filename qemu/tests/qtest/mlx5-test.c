@@ -606,6 +606,60 @@ static void test_rnr(void)
     rig_stop(r);
 }
 
+static void set_qkey(Rig *r, const Qp *qp, uint32_t qkey)
+{
+    uint8_t in[PAS] = { 0 };
+
+    fset(qpc, in + 0x18, q_key, qkey);
+    g_assert_cmphex(qp_command(r->h, qp, MLX5_OP_RTS2RTS_QP, in,
+                               MLX5_QP_OPT_QKEY), ==, MLX5_STATUS_OK);
+}
+
+/* Whoever sends to QP1 needs its Q_Key, as to any other QP. */
+static void test_qkey(void)
+{
+    enum { OWN_KEY = 1u << 31, QP1_KEY = 0x80010000u };
+    static const struct {
+        uint32_t own;
+        uint32_t key;           /* in the address vector */
+        bool delivered;
+    } cases[] = {
+        { 5, 5, false },
+        { 5, QP1_KEY, false },  /* which asks for its own */
+        { 5, 0, false },
+        { QP1_KEY, OWN_KEY, true },
+    };
+    Rig *r = rig_start();
+    Queue cq = cq_create(r->h, &r->async), ud_cq = cq_create(r->h, &r->async);
+    Qp qp1 = qp_create(r->h, MLX5_ST_QP1, r->pd, &cq);
+    Qp ud = qp_create(r->h, MLX5_ST_UD, r->pd, &ud_cq);
+    uint8_t cqe[MLX5_CQE_BYTES];
+
+    qp_connect(r->h, &qp1, r->pd, &qp1);
+    qp_connect(r->h, &ud, r->pd, &qp1);
+    set_qkey(r, &qp1, QP1_KEY);
+    post_recv(r->h, &qp1, r->key, BUF_B, 256 + 40);
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        uint8_t wqe[256] = { 0 };
+        uint8_t *av = wqe + 16;
+
+        set_qkey(r, &ud, cases[i].own);
+        fset(wqe_ctrl, wqe, opcode, MLX5_WQE_SEND);
+        fset(wqe_av, av, qkey, cases[i].key);
+        fset(wqe_av, av, extended, 1);
+        fset(wqe_av, av, dqpn, 1);
+        fset(wqe_av, av, rlid, r->h->lid);
+        qp_post(r->h, &ud, wqe, 64 + data_seg(wqe + 64, r->key, BUF_A, 256));
+        cq_wait(r->h, &ud_cq, cqe);
+        cqe_check(cqe, MLX5_CQE_REQ, &ud, 0);
+        /* It was delivered before it completed, or never is. */
+        g_assert_cmpint(ring_poll(r->h, &cq, cqe, sizeof(cqe)), ==,
+                        cases[i].delivered);
+    }
+    cqe_check(cqe, MLX5_CQE_RESP_SEND, &qp1, 0);
+    rig_stop(r);
+}
+
 static void umr_exec(Rig *r, uint32_t key, const Umr *umr, unsigned syndrome)
 {
     uint8_t cqe[MLX5_CQE_BYTES];
@@ -1160,6 +1214,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/rdma", test_rdma);
     qtest_add_func("/mlx5/qp/errors", test_errors);
     qtest_add_func("/mlx5/qp/rnr", test_rnr);
+    qtest_add_func("/mlx5/qp/qkey", test_qkey);
     qtest_add_func("/mlx5/mkey/umr", test_umr);
     qtest_add_func("/mlx5/mkey/umr-privilege", test_umr_privilege);
     qtest_add_func("/mlx5/mkey/bounds", test_bounds);

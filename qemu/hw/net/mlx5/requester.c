@@ -834,7 +834,8 @@ static Step step_datagram(Mlx5Qp *qp, Mlx5Syndrome *syndrome)
     if (qkey & 1u << 31) {
         qkey = fget(qpc, qp->ctx, q_key);
     }
-    if (peer->service == MLX5_ST_UD &&
+    /* QP0 has none; that of QP1 (IB_QP1_QKEY) is for privileged senders. */
+    if (peer->service != MLX5_ST_QP0 &&
         qkey != fget(qpc, peer->ctx, q_key)) {
         trace_mlx5_datagram_lost(hca_name(qp), qp->obj.id, peer->hca->lid,
                                  peer->obj.id, "Q_Key");
