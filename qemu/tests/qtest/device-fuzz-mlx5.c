@@ -272,7 +272,8 @@ static uint64_t gen_mkey_mask(Fuzz *f, const Side *s)
                    MLX5_MKEY_MASK_LR | MLX5_MKEY_MASK_LW | MLX5_MKEY_MASK_RR |
                    MLX5_MKEY_MASK_RW | MLX5_MKEY_MASK_A |
                    MLX5_MKEY_MASK_FREE | MLX5_MKEY_MASK_QPN |
-                   MLX5_MKEY_MASK_PAGE_SIZE | MLX5_MKEY_MASK_PAGE_SIZE_5;
+                   MLX5_MKEY_MASK_PAGE_SIZE | MLX5_MKEY_MASK_PAGE_SIZE_5 |
+                   MLX5_MKEY_MASK_EN_RINVAL;
 
     return fuzz_chance(f, 60) ? all : all & fuzz_bits(f);
 }
@@ -347,6 +348,7 @@ static const struct {
     { "rw", gen_often, NULL },
     { "a", gen_often, NULL },
     { "umr_en", gen_often, NULL },
+    { "en_rinval", gen_often, NULL },
     { "free", gen_half, NULL },
     { "mkey_7_0", gen_variant, NULL },
     { "length64", gen_often, NULL },
@@ -746,6 +748,9 @@ static void fuzz_send(Fuzz *f, Side *s, FuzzQp *q)
     if (opcode == MLX5_WQE_UMR) {
         len = add_umr(f, s, wqe, len);
     } else if (opcode != MLX5_WQE_NOP) {
+        if (opcode == MLX5_WQE_SEND_INV) {
+            fset(wqe_ctrl, wqe, imm, gen_key(f, s));
+        }
         if (q->service == MLX5_ST_XRC) {
             len = add(f, s, wqe, len, &layout_wqe_xrc, 16);
             if (fuzz_chance(f, 80)) {

@@ -371,6 +371,7 @@ static void post_umr(Hca *h, Qp *qp, uint32_t key, uint32_t lkey,
     fset(mkc, mkc, lw, 1);
     fset(mkc, mkc, rr, 1);
     fset(mkc, mkc, rw, 1);
+    fset(mkc, mkc, en_rinval, 1);
     fset(mkc, mkc, mkey_7_0, key & 0xff);
     fset(mkc, mkc, start_addr, umr->start);
     fset(mkc, mkc, len, umr->len);
@@ -764,6 +765,57 @@ static void test_umr_privilege(void)
         post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 4096, key,
                   0);
         expect_send(r, cases[i].syndrome ? 0 : MLX5_SYND_REMOTE_ACCESS);
+        rig_stop(r);
+    }
+}
+
+/* SEND_INV frees a key of the receiver's, if that allows it. */
+static void test_invalidate(void)
+{
+    static const struct {
+        uint64_t mask;
+        bool other_pd;
+        bool allowed;
+    } cases[] = {
+        { MLX5_MKEY_MASK_EN_RINVAL, false, true },
+        { 0, false, false },
+        { MLX5_MKEY_MASK_EN_RINVAL | MLX5_MKEY_MASK_PD, true, false },
+    };
+    const uint64_t entries[] = { (BUF_B + 0x1000) | 3 };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        Rig *r = rig_start();
+        uint32_t key = mkey_create_umr(r->h, 8);
+        uint32_t pd = cases[i].other_pd ?
+                      cmd_alloc(r->h, MLX5_OP_ALLOC_PD) : r->pd;
+        const Umr change = {
+            .flags = MLX5_UMR_INLINE,
+            .mask = cases[i].mask,
+        };
+        uint8_t wqe[256] = { 0 }, cqe[MLX5_CQE_BYTES];
+
+        umr_enable(r, key, 0, 1, entries);
+        post_umr(r->h, &r->umr, key, r->key, pd, &change);
+        cq_wait(r->h, &r->umr_cq, cqe);
+        cqe_check(cqe, MLX5_CQE_REQ, &r->umr, 0);
+
+        post_recv(r->h, &r->qp[1], r->key, BUF_B, 64);
+        fset(wqe_ctrl, wqe, opcode, MLX5_WQE_SEND_INV);
+        fset(wqe_ctrl, wqe, imm, key);
+        qp_post(r->h, &r->qp[0], wqe, 16 + data_seg(wqe + 16, r->key, BUF_A,
+                                                    64));
+        expect_send(r, cases[i].allowed ? 0 : MLX5_SYND_REMOTE_OP);
+        cq_wait(r->h, &r->cq[1], cqe);
+        if (cases[i].allowed) {
+            cqe_check(cqe, MLX5_CQE_RESP_SEND_INV, &r->qp[1], 0);
+            g_assert_cmphex(fget(cqe, cqe, immediate), ==, key);
+            post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 64, key,
+                      0);
+            expect_send(r, MLX5_SYND_REMOTE_ACCESS);
+        } else {
+            cqe_check(cqe, MLX5_CQE_RESP_ERR, &r->qp[1],
+                      MLX5_SYND_LOCAL_ACCESS);
+        }
         rig_stop(r);
     }
 }
@@ -1217,6 +1269,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/qkey", test_qkey);
     qtest_add_func("/mlx5/mkey/umr", test_umr);
     qtest_add_func("/mlx5/mkey/umr-privilege", test_umr_privilege);
+    qtest_add_func("/mlx5/mkey/invalidate", test_invalidate);
     qtest_add_func("/mlx5/mkey/bounds", test_bounds);
     qtest_add_func("/mlx5/odp/page-fault", test_page_fault);
     qtest_add_func("/mlx5/odp/transport", test_transport_fault);

@@ -252,6 +252,7 @@ typedef struct Mlx5Layout {
     F(mkc, qpn,                     0x04,  8, 24)   \
     F(mkc, mkey_7_0,                0x04,  0,  8)   \
     F(mkc, length64,                0x0c, 31,  1)   \
+    F(mkc, en_rinval,               0x0c, 24,  1)   \
     F(mkc, pd,                      0x0c,  0, 24)   \
     F(mkc, start_addr,              0x10,  0, 64)   \
     F(mkc, len,                     0x18,  0, 64)   \

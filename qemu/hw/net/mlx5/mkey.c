@@ -247,6 +247,23 @@ bool mlx5_mkey_check(Mlx5State *s, const Mlx5Requestor *req, uint32_t key,
     return mkey_get(s, req, key, va, len) != NULL;
 }
 
+bool mlx5_mkey_invalidate(Mlx5State *s, const Mlx5Requestor *req,
+                          uint32_t key)
+{
+    Mlx5Mkey *mk = mlx5_mkey_lookup(s, key);
+    uint32_t qpn = mk ? fget(mkc, mk->ctx, qpn) : 0;
+
+    if (!mk || !fget(mkc, mk->ctx, en_rinval) ||
+        fget(mkc, mk->ctx, pd) != req->pd ||
+        (qpn != ANY_QPN && qpn != req->qpn)) {
+        trace_mlx5_mkey_denied(s->parent_obj.name, key, 0, 0, req->access,
+                               "invalidation");
+        return false;
+    }
+    fset(mkc, mk->ctx, free, 1);
+    return true;
+}
+
 static Mlx5Xlt xlt_fault(Mlx5State *s, uint32_t key, uint64_t va,
                          uint64_t len, Mlx5Fault *fault)
 {

@@ -336,6 +336,9 @@ void mlx5_mkey_free(gpointer opaque);
 /* Check key, PD, permission and bounds of a whole range. */
 bool mlx5_mkey_check(Mlx5State *s, const Mlx5Requestor *req, uint32_t key,
                      uint64_t va, uint64_t len);
+/* Free the key that a request of @req names, if it lets itself be. */
+bool mlx5_mkey_invalidate(Mlx5State *s, const Mlx5Requestor *req,
+                          uint32_t key);
 /*
  * mlx5_mkey_translate: the contiguous runs at @va
  * @runs: filled in, except for its max

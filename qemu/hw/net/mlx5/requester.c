@@ -760,6 +760,17 @@ static Step step_message(Mlx5Qp *qp, uint64_t *budget, Mlx5Syndrome *syndrome)
     if (step != STEP_DONE || send->left) {
         return step;
     }
+    if (send->opcode == MLX5_WQE_SEND_INV) {
+        /* The key of a range of the peer's own, not of its receive queue. */
+        const Mlx5Requestor req = peer_requestor(send, peer,
+                                                 MLX5_ACCESS_REMOTE_WRITE);
+
+        if (!mlx5_mkey_invalidate(peer->hca, &req, send->imm)) {
+            return remote_fail(qp, peer, MLX5_SYND_REMOTE_OP,
+                               MLX5_SYND_LOCAL_ACCESS,
+                               MLX5_EVENT_WQ_ACCESS_ERROR, syndrome);
+        }
+    }
     if (shape & TAKES_RECV) {
         send_delivered(qp, peer,
                        send->raddr ? MLX5_CQE_RESP_WRITE_IMM :

@@ -43,8 +43,7 @@ static const struct {
     { MLX5_MKEY_MASK_RO_WRITE, MLX5_FIELD(mkc, relaxed_ordering_write) },
     { MLX5_MKEY_MASK_RO_READ, MLX5_FIELD(mkc, relaxed_ordering_read) },
     { MLX5_MKEY_MASK_FREE, MLX5_FIELD(mkc, free) },
-    /* Remote invalidation has no bit of its own here. */
-    { MLX5_MKEY_MASK_EN_RINVAL, NULL },
+    { MLX5_MKEY_MASK_EN_RINVAL, MLX5_FIELD(mkc, en_rinval) },
 };
 
 static bool umr_mask_valid(uint64_t mask)
@@ -169,7 +168,7 @@ Mlx5Syndrome mlx5_umr_execute(Mlx5Qp *qp)
         }
     }
     for (unsigned i = 0; i < ARRAY_SIZE(umr_fields); i++) {
-        if (mask & umr_fields[i].mask && umr_fields[i].field) {
+        if (mask & umr_fields[i].mask) {
             mlx5_field_set(mk->ctx, umr_fields[i].field,
                            mlx5_field_get(mkc, umr_fields[i].field));
         }
