@@ -769,6 +769,98 @@ static void test_umr_privilege(void)
     }
 }
 
+/* A key of @len bytes at 0 with a list of @octwords in the command. */
+static uint32_t mkey_create_list(Rig *r, unsigned mode, unsigned page_shift,
+                                 uint64_t len, const uint8_t *list,
+                                 uint32_t octwords)
+{
+    g_autofree uint8_t *in = g_malloc0(PAS + octwords * 16);
+    uint8_t *ctx = in + 0x10;
+
+    fset(mkc, ctx, pd, r->pd);
+    fset(mkc, ctx, len, len);
+    fset(mkc, ctx, access_mode_1_0, mode);
+    fset(mkc, ctx, log_page_size, page_shift);
+    fset(mkc, ctx, translations_octword_size, octwords);
+    fset(create_mkey_in, in, translations_octword_actual_size, octwords);
+    memcpy(in + PAS, list, octwords * 16);
+    return mkey_create(r->h, in, PAS + octwords * 16);
+}
+
+static void klm_set(uint8_t *entry, uint32_t len, uint32_t key, uint64_t va)
+{
+    stl_be_p(entry, len);
+    stl_be_p(entry + 4, key);
+    stq_be_p(entry + 8, va);
+}
+
+/* Nothing is translated in smaller pieces than the adapter's pages. */
+static void test_page_shift(void)
+{
+    static const struct {
+        unsigned mode;
+        unsigned shift;
+        unsigned syndrome;
+    } cases[] = {
+        { MLX5_MKEY_MTT, 12, 0 },
+        { MLX5_MKEY_MTT, 11, MLX5_SYND_REMOTE_ACCESS },
+        { MLX5_MKEY_KSM, 12, 0 },
+        { MLX5_MKEY_KSM, 11, MLX5_SYND_REMOTE_ACCESS },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        Rig *r = rig_start();
+        uint8_t list[16] = { 0 };
+        uint32_t key;
+
+        if (cases[i].mode == MLX5_MKEY_KSM) {
+            klm_set(list, 0, r->key, BUF_B);
+        } else {
+            stq_be_p(list, BUF_B);
+        }
+        key = mkey_create_list(r, cases[i].mode, cases[i].shift, 64, list, 1);
+        post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 64, key, 0);
+        expect_send(r, cases[i].syndrome);
+        rig_stop(r);
+    }
+}
+
+/* The list of a UMR, in one piece and in so many that it takes too long. */
+static void test_umr_pieces(void)
+{
+    enum { OCTWORDS = 448, BYTES = OCTWORDS * 16 };
+    static const struct {
+        uint32_t pieces;
+        unsigned syndrome;
+    } cases[] = {
+        { 1, 0 },
+        { OCTWORDS, MLX5_SYND_LOCAL_PROT },
+    };
+    Rig *r = rig_start();
+    uint32_t target = mkey_create_umr(r->h, OCTWORDS * 2);
+    uint64_t addr = pool_alloc(r->h, BYTES);
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        uint8_t list[BYTES] = { 0 }, wqe[256] = { 0 }, cqe[MLX5_CQE_BYTES];
+        uint32_t piece = BYTES / cases[i].pieces, lkey;
+
+        for (unsigned j = 0; j < cases[i].pieces; j++) {
+            klm_set(list + j * 16, piece, r->key, addr + j * piece);
+        }
+        lkey = mkey_create_list(r, MLX5_MKEY_KLM, 0, BYTES, list,
+                                cases[i].pieces);
+        fset(wqe_ctrl, wqe, opcode, MLX5_WQE_UMR);
+        fset(wqe_ctrl, wqe, imm, target);
+        fset(wqe_umr, wqe + 16, xlt_octowords, OCTWORDS);
+        qp_post(r->h, &r->umr, wqe, 128 + data_seg(wqe + 128, lkey, 0,
+                                                   BYTES));
+        cq_wait(r->h, &r->umr_cq, cqe);
+        cqe_check(cqe, cases[i].syndrome ? MLX5_CQE_REQ_ERR : MLX5_CQE_REQ,
+                  &r->umr, cases[i].syndrome);
+    }
+    rig_stop(r);
+}
+
 /* SEND_INV frees a key of the receiver's, if that allows it. */
 static void test_invalidate(void)
 {
@@ -1270,6 +1362,8 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/mkey/umr", test_umr);
     qtest_add_func("/mlx5/mkey/umr-privilege", test_umr_privilege);
     qtest_add_func("/mlx5/mkey/invalidate", test_invalidate);
+    qtest_add_func("/mlx5/mkey/page-shift", test_page_shift);
+    qtest_add_func("/mlx5/mkey/umr-pieces", test_umr_pieces);
     qtest_add_func("/mlx5/mkey/bounds", test_bounds);
     qtest_add_func("/mlx5/odp/page-fault", test_page_fault);
     qtest_add_func("/mlx5/odp/transport", test_transport_fault);

@@ -7,8 +7,6 @@
 #include "mlx5.h"
 
 enum {
-    /* What a run costs at least, in bytes of the budget. */
-    RUN_COST = 512,
     /* That are translated at a time. */
     AHEAD_RUNS = 64,
 };
@@ -28,7 +26,7 @@ static void ahead_init(Ahead *ahead)
 
 /* The run at the cursor, of which something is left; inline data has none. */
 static Mlx5Xlt cursor_run(Mlx5Cursor *c, uint64_t len, Ahead *ahead,
-                          Mlx5Run **run, Mlx5Fault *fault)
+                          Mlx5Run **run, uint64_t *budget, Mlx5Fault *fault)
 {
     const Mlx5Sge *sge;
     Mlx5Xlt xlt;
@@ -50,6 +48,7 @@ static Mlx5Xlt cursor_run(Mlx5Cursor *c, uint64_t len, Ahead *ahead,
                                   sge->addr + c->offset,
                                   MIN(len, sge->len - c->offset),
                                   &ahead->runs, fault);
+        mlx5_charge(budget, ahead->runs.cost);
         if (xlt != MLX5_XLT_OK) {
             return xlt;
         }
@@ -78,11 +77,11 @@ static Mlx5Copy copy_runs(Mlx5Cursor *dst, Mlx5Cursor *src, uint64_t *len,
         bool dst_failed = true;
         uint64_t n;
 
-        if (*budget < RUN_COST) {
+        if (*budget < MLX5_MIN_COST) {
             return MLX5_COPY_MORE;
         }
         if (!src->inline_data) {
-            switch (cursor_run(src, *len, &from_ahead, &from, fault)) {
+            switch (cursor_run(src, *len, &from_ahead, &from, budget, fault)) {
             case MLX5_XLT_OK:
                 break;
             case MLX5_XLT_FAULT:
@@ -91,7 +90,7 @@ static Mlx5Copy copy_runs(Mlx5Cursor *dst, Mlx5Cursor *src, uint64_t *len,
                 return MLX5_COPY_SRC_ERROR;
             }
         }
-        switch (cursor_run(dst, *len, &to_ahead, &to, fault)) {
+        switch (cursor_run(dst, *len, &to_ahead, &to, budget, fault)) {
         case MLX5_XLT_OK:
             break;
         case MLX5_XLT_FAULT:
@@ -99,7 +98,8 @@ static Mlx5Copy copy_runs(Mlx5Cursor *dst, Mlx5Cursor *src, uint64_t *len,
         default:
             return MLX5_COPY_DST_ERROR;
         }
-        n = MIN(MIN(from->len, to->len), *budget);
+        /* Some progress, whatever it cost to get here */
+        n = MIN(MIN(from->len, to->len), MAX(*budget, MLX5_MIN_COST));
         if (src->inline_data) {
             if (!mlx5_run_write(dst->hca, to, src->inline_data + src->offset,
                                 n)) {
@@ -112,7 +112,7 @@ static Mlx5Copy copy_runs(Mlx5Cursor *dst, Mlx5Cursor *src, uint64_t *len,
         cursor_advance(src, from, n);
         cursor_advance(dst, to, n);
         *len -= n;
-        *budget -= MIN(*budget, MAX(n, RUN_COST));
+        mlx5_charge(budget, MAX(n, MLX5_MIN_COST));
     }
     return MLX5_COPY_DONE;
 }
@@ -140,7 +140,7 @@ Mlx5Copy mlx5_cursor_copy(Mlx5Cursor *dst, Mlx5Cursor *src, uint64_t *len,
 }
 
 Mlx5Xlt mlx5_cursor_read(const Mlx5Cursor *c, uint8_t *buf, uint64_t len,
-                         Mlx5Fault *fault)
+                         uint64_t *budget, Mlx5Fault *fault)
 {
     Mlx5Cursor at = *c;
     Ahead ahead;
@@ -152,7 +152,7 @@ Mlx5Xlt mlx5_cursor_read(const Mlx5Cursor *c, uint8_t *buf, uint64_t len,
     ahead_init(&ahead);
     while (len) {
         Mlx5Run *run;
-        Mlx5Xlt xlt = cursor_run(&at, len, &ahead, &run, fault);
+        Mlx5Xlt xlt = cursor_run(&at, len, &ahead, &run, budget, fault);
         uint64_t n;
 
         if (xlt != MLX5_XLT_OK) {
@@ -162,6 +162,7 @@ Mlx5Xlt mlx5_cursor_read(const Mlx5Cursor *c, uint8_t *buf, uint64_t len,
         if (!mlx5_run_read(at.hca, run, buf, n)) {
             return MLX5_XLT_DENIED;
         }
+        mlx5_charge(budget, MAX(n, MLX5_MIN_COST));
         cursor_advance(&at, run, n);
         buf += n;
         len -= n;

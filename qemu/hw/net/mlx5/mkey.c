@@ -26,6 +26,7 @@ enum {
     ANY_QPN = 0xffffff,
     KLM_BCOUNT_MASK = 0x7fffffff,
     MAX_RUN_PAGES = 512,
+    MIN_PAGE_SHIFT = 12,
     SYND_MKEY_PARAM = 0x230001,
     SYND_MKEY_LIST = 0x230002,
     SYND_MKEY_MEM = 0x230003,
@@ -298,7 +299,7 @@ static Mlx5Xlt mtt_runs(Mlx5State *s, const Mlx5Requestor *req,
     uint64_t offset = va & mask;
     Mlx5Run *run = NULL;
 
-    if (index >= num) {
+    if (shift < MIN_PAGE_SHIFT || index >= num) {
         return xlt_denied(s, req, key, va, len, "translation table");
     }
     for (unsigned i = 0; i < MAX_RUN_PAGES && len && index < num; i++) {
@@ -325,10 +326,11 @@ static Mlx5Xlt mtt_runs(Mlx5State *s, const Mlx5Requestor *req,
 
 /*
  * One step through an indirect mkey: @key, @va become those of the mkey
- * below, @len is cut to what that entry covers.
+ * below, @len is cut to what that entry covers, and @cost grows by the bytes
+ * of the table that were searched in vain.
  */
 static bool indirect_step(const Mlx5Mkey *mk, uint32_t *key, uint64_t *va,
-                          uint64_t *len)
+                          uint64_t *len, uint64_t *cost)
 {
     const uint64_t start = fget(mkc, mk->ctx, start_addr);
     const uint64_t num = mk->xlt_octwords;
@@ -340,7 +342,7 @@ static bool indirect_step(const Mlx5Mkey *mk, uint32_t *key, uint64_t *va,
         const uint64_t mask = (1ull << shift) - 1;
         uint64_t index = (*va >> shift) - (start >> shift);
 
-        if (index >= num) {
+        if (shift < MIN_PAGE_SHIFT || index >= num) {
             return false;
         }
         entry = xlt_entry(mk, index * KLM_BYTES);
@@ -363,6 +365,7 @@ static bool indirect_step(const Mlx5Mkey *mk, uint32_t *key, uint64_t *va,
                 break;
             }
             offset -= bytes;
+            *cost += KLM_BYTES;
         }
     }
     *key = ldl_be_p(entry + 4);
@@ -378,6 +381,7 @@ Mlx5Xlt mlx5_mkey_translate(Mlx5State *s, const Mlx5Requestor *req,
     const unsigned max_depth = mlx5_cap_gen(s, max_indirection);
 
     runs->num = 0;
+    runs->cost = 0;
     for (unsigned depth = 0; depth <= max_depth; depth++) {
         Mlx5Mkey *mk;
 
@@ -397,7 +401,7 @@ Mlx5Xlt mlx5_mkey_translate(Mlx5State *s, const Mlx5Requestor *req,
         case MLX5_MKEY_MTT:
             return mtt_runs(s, req, mk, key, va, len, runs, fault);
         default:
-            if (!indirect_step(mk, &key, &va, &len)) {
+            if (!indirect_step(mk, &key, &va, &len, &runs->cost)) {
                 return xlt_denied(s, req, key, va, len, "translation table");
             }
         }

@@ -103,6 +103,7 @@ typedef struct Mlx5Run {
 typedef struct Mlx5Runs {
     unsigned max;
     unsigned num;
+    uint64_t cost;          /* bytes of tables searched for them */
     Mlx5Run *run;
 } Mlx5Runs;
 
@@ -531,8 +532,11 @@ void mlx5_responder_complete(Mlx5Qp *qp, const Mlx5RecvInfo *info);
  * @syndrome and the driver gets @event, unless that is MLX5_EVENT_COMP.
  */
 void mlx5_responder_fail(Mlx5Qp *qp, Mlx5Syndrome syndrome, Mlx5Event event);
-/* Flush up to @max receive requests; true when there may be more. */
-bool mlx5_responder_flush(Mlx5Qp *qp, unsigned max);
+/*
+ * Flush up to @max receive requests, count them in @flushed; true when there
+ * may be more.
+ */
+bool mlx5_responder_flush(Mlx5Qp *qp, unsigned max, unsigned *flushed);
 /* Give up the receive requests that XRC QPs claimed from @srq. */
 void mlx5_responder_forget(Mlx5State *s, const Mlx5Srq *srq);
 /* The QP that a connected QP's packets reach, or NULL. */
@@ -550,10 +554,20 @@ typedef enum Mlx5Copy {
     MLX5_COPY_DST_ERROR,
 } Mlx5Copy;
 
+/* What a piece of data, a request or a completion costs at least, in bytes. */
+#define MLX5_MIN_COST 512
+
+/* Take @cost bytes from what a slice may still do. */
+static inline void mlx5_charge(uint64_t *budget, uint64_t cost)
+{
+    *budget -= MIN(*budget, cost);
+}
+
 /*
  * mlx5_cursor_copy: move bytes from one cursor to the other
  * @len: bytes wanted; decremented by what was moved
- * @budget: bytes allowed in this slice; decremented likewise
+ * @budget: bytes allowed in this slice; decremented likewise, and by what
+ *          finding them cost
  * @fault: set for MLX5_COPY_SRC_FAULT and MLX5_COPY_DST_FAULT
  */
 Mlx5Copy mlx5_cursor_copy(Mlx5Cursor *dst, Mlx5Cursor *src, uint64_t *len,
@@ -561,10 +575,10 @@ Mlx5Copy mlx5_cursor_copy(Mlx5Cursor *dst, Mlx5Cursor *src, uint64_t *len,
 
 /* Read @len bytes at the cursor, which stays where it is. */
 Mlx5Xlt mlx5_cursor_read(const Mlx5Cursor *c, uint8_t *buf, uint64_t len,
-                         Mlx5Fault *fault);
+                         uint64_t *budget, Mlx5Fault *fault);
 
-/* umr.c: apply a UMR work request */
-Mlx5Syndrome mlx5_umr_execute(Mlx5Qp *qp);
+/* umr.c: apply a UMR work request, and take its cost from @budget */
+Mlx5Syndrome mlx5_umr_execute(Mlx5Qp *qp, uint64_t *budget);
 
 /* ------------------------------------------------------------------ */
 /* srq.c: shared receive queues (SRQ, XRC SRQ, RMP) */

@@ -676,7 +676,8 @@ static Step message_start(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome *syndrome)
  * Do the remote part of an atomic operation once and turn its result into
  * the source of the copy back.
  */
-static Step atomic_execute(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome *syndrome)
+static Step atomic_execute(Mlx5Qp *qp, Mlx5Qp *peer, uint64_t *budget,
+                           Mlx5Syndrome *syndrome)
 {
     Mlx5Send *send = &qp->send;
     Mlx5Cursor *c = &send->remote;
@@ -684,12 +685,15 @@ static Step atomic_execute(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome *syndrome)
     uint64_t old;
     Mlx5Run run;
     Mlx5Runs runs = { .max = 1, .run = &run };
+    Mlx5Xlt xlt;
 
     if (c->inline_data) {
         return STEP_DONE;
     }
-    switch (mlx5_mkey_translate(c->hca, &c->req, send->remote_sge.key,
-                                send->remote_sge.addr, 8, &runs, &fault)) {
+    xlt = mlx5_mkey_translate(c->hca, &c->req, send->remote_sge.key,
+                              send->remote_sge.addr, 8, &runs, &fault);
+    mlx5_charge(budget, runs.cost);
+    switch (xlt) {
     case MLX5_XLT_OK:
         break;
     case MLX5_XLT_FAULT:
@@ -750,7 +754,7 @@ static Step step_message(Mlx5Qp *qp, uint64_t *budget, Mlx5Syndrome *syndrome)
         }
     }
     if (send->atomic) {
-        step = atomic_execute(qp, peer, syndrome);
+        step = atomic_execute(qp, peer, budget, syndrome);
         if (step != STEP_DONE || !send->remote.inline_data) {
             return step;
         }
@@ -802,15 +806,16 @@ static void grh_build(const Mlx5Qp *qp, const uint8_t *av, uint32_t len,
  * A datagram: read it here, then hand it over in one go.  What the receiver
  * cannot take at once is lost, as on a real fabric.
  */
-static Step step_datagram(Mlx5Qp *qp, Mlx5Syndrome *syndrome)
+static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
+                          Mlx5Syndrome *syndrome)
 {
     Mlx5Send *send = &qp->send;
     const uint8_t *av = send->av;
     uint8_t packet[GRH_BYTES + UD_MTU];
-    uint64_t budget = sizeof(packet) * 1024, left;
-    uint64_t len = send->len;
+    uint64_t len = send->len, left, room = UINT64_MAX;
     uint32_t qkey = fget(wqe_av, av, qkey);
     Mlx5RecvInfo info;
+    Mlx5Copy copied;
     Mlx5Fault fault;
     Mlx5Cursor src;
     Mlx5Qp *peer;
@@ -821,7 +826,8 @@ static Step step_datagram(Mlx5Qp *qp, Mlx5Syndrome *syndrome)
         return STEP_FAILED;
     }
     cursor_local(qp, MLX5_ACCESS_LOCAL_READ);
-    switch (mlx5_cursor_read(&send->local, packet + GRH_BYTES, len, &fault)) {
+    switch (mlx5_cursor_read(&send->local, packet + GRH_BYTES, len, budget,
+                             &fault)) {
     case MLX5_XLT_OK:
         break;
     case MLX5_XLT_FAULT:
@@ -865,7 +871,10 @@ static Step step_datagram(Mlx5Qp *qp, Mlx5Syndrome *syndrome)
                   MLX5_ACCESS_LOCAL_WRITE);
     src = (Mlx5Cursor) { .inline_data = packet };
     left = len + GRH_BYTES;
-    switch (mlx5_cursor_copy(&send->remote, &src, &left, &budget, &fault)) {
+    /* In one go, even if it takes more than the slice has left */
+    copied = mlx5_cursor_copy(&send->remote, &src, &left, &room, &fault);
+    mlx5_charge(budget, UINT64_MAX - room);
+    switch (copied) {
     case MLX5_COPY_DONE:
         break;
     case MLX5_COPY_DST_FAULT:
@@ -907,10 +916,10 @@ static Step send_step(Mlx5Qp *qp, uint64_t *budget, Mlx5Syndrome *syndrome)
     case MLX5_WQE_NOP:
         return STEP_DONE;
     case MLX5_WQE_UMR:
-        *syndrome = mlx5_umr_execute(qp);
+        *syndrome = mlx5_umr_execute(qp, budget);
         return *syndrome == MLX5_SYND_OK ? STEP_DONE : STEP_FAILED;
     default:
-        return send->av ? step_datagram(qp, syndrome) :
+        return send->av ? step_datagram(qp, budget, syndrome) :
                           step_message(qp, budget, syndrome);
     }
 }
@@ -947,6 +956,7 @@ static bool requester_slice(Mlx5Qp *qp, uint64_t *total)
 
     for (unsigned i = 0; qp->state == MLX5_QP_RTS; i++) {
         Mlx5Syndrome syndrome = MLX5_SYND_OK;
+        uint64_t before = budget;
         Step step = STEP_FAILED;
 
         if (i == SLICE_REQUESTS) {
@@ -973,7 +983,14 @@ static bool requester_slice(Mlx5Qp *qp, uint64_t *total)
             }
             mlx5_layout_trace("WQE", &mlx5_layout_wqe_ctrl, qp->send.raw);
         }
+        if (!budget) {
+            more = true;
+            break;
+        }
         step = send_step(qp, &budget, &syndrome);
+        if (before - budget < MLX5_MIN_COST) {
+            mlx5_charge(&budget, MLX5_MIN_COST - (before - budget));
+        }
         if (step == STEP_MORE || step == STEP_WAIT) {
             more = step == STEP_MORE;
             break;
@@ -993,8 +1010,9 @@ static bool requester_slice(Mlx5Qp *qp, uint64_t *total)
 }
 
 /* Complete what is posted to a QP in the error state. */
-static bool requester_flush(Mlx5Qp *qp)
+static bool requester_flush(Mlx5Qp *qp, uint64_t *total)
 {
+    unsigned flushed = 0;
     bool more;
 
     mlx5_requester_abort(qp);
@@ -1006,9 +1024,11 @@ static bool requester_flush(Mlx5Qp *qp)
             break;
         }
         send_complete(qp, MLX5_SYND_WR_FLUSH);
+        flushed++;
     }
     more = sq_posted(qp);
-    more |= mlx5_responder_flush(qp, FLUSH_MAX);
+    more |= mlx5_responder_flush(qp, FLUSH_MAX, &flushed);
+    *total += (uint64_t)flushed * MLX5_MIN_COST;
     if (!more && qp->has_rq && qp->recv_cq) {
         /* Receive requests are posted without a doorbell. */
         timer_mod(qp->timer, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) +
@@ -1031,7 +1051,7 @@ bool mlx5_requester_run(Mlx5State *s)
         QTAILQ_REMOVE(&s->work, qp, work_entry);
         qp->queued = false;
         if (qp->state == MLX5_QP_ERR) {
-            more = requester_flush(qp);
+            more = requester_flush(qp, &bytes);
         } else if (qp->state == MLX5_QP_RTS && qp->wait != MLX5_WAIT_FAULT) {
             more = requester_slice(qp, &bytes);
         }

@@ -178,7 +178,7 @@ void mlx5_responder_fail(Mlx5Qp *qp, Mlx5Syndrome syndrome, Mlx5Event event)
     mlx5_qp_to_error(qp);
 }
 
-bool mlx5_responder_flush(Mlx5Qp *qp, unsigned max)
+bool mlx5_responder_flush(Mlx5Qp *qp, unsigned max, unsigned *flushed)
 {
     if (qp->recv.valid) {
         qp->recv.valid = false;
@@ -196,6 +196,7 @@ bool mlx5_responder_flush(Mlx5Qp *qp, unsigned max)
             return false;
         }
         mlx5_qp_recv_error(qp, NULL, qp->rq_ci++, MLX5_SYND_WR_FLUSH);
+        ++*flushed;
     }
     return true;
 }

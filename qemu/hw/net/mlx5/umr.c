@@ -18,6 +18,11 @@ enum {
     UMR_MKEY = 16 + 48,
     UMR_DATA = 16 + 48 + 64,
     OCTWORD = 16,
+    /*
+     * What finding the list may cost: those of the driver are in one piece,
+     * and a request is not interrupted.
+     */
+    MAX_LIST_COST = 1 << 20,
 };
 
 /* mkey context fields that each mkey_mask bit updates. */
@@ -56,7 +61,7 @@ static bool umr_mask_valid(uint64_t mask)
 
 /* Read the translation data of @send into @buf, @len bytes. */
 static bool umr_read_list(Mlx5Qp *qp, const Mlx5Send *send, uint8_t *buf,
-                          uint64_t len, bool is_inline)
+                          uint64_t len, bool is_inline, uint64_t *budget)
 {
     const uint8_t *seg = send->raw + UMR_DATA;
     const Mlx5Requestor req = {
@@ -65,8 +70,9 @@ static bool umr_read_list(Mlx5Qp *qp, const Mlx5Send *send, uint8_t *buf,
         .access = MLX5_ACCESS_LOCAL_READ,
         .any_pd = qp->service == MLX5_ST_REG_UMR,
     };
-    uint64_t va;
+    uint64_t va, cost = 0;
 
+    mlx5_charge(budget, len);
     if (is_inline) {
         if (send->raw_len < UMR_DATA + len) {
             return false;
@@ -83,9 +89,13 @@ static bool umr_read_list(Mlx5Qp *qp, const Mlx5Send *send, uint8_t *buf,
         Mlx5Fault fault;
         Mlx5Run run;
         Mlx5Runs runs = { .max = 1, .run = &run };
+        Mlx5Xlt xlt = mlx5_mkey_translate(qp->hca, &req,
+                                          fget(wqe_data, seg, lkey), va, len,
+                                          &runs, &fault);
 
-        if (mlx5_mkey_translate(qp->hca, &req, fget(wqe_data, seg, lkey), va,
-                                len, &runs, &fault) != MLX5_XLT_OK ||
+        cost += runs.cost + MLX5_MIN_COST;
+        mlx5_charge(budget, runs.cost + MLX5_MIN_COST);
+        if (xlt != MLX5_XLT_OK || cost > MAX_LIST_COST ||
             !mlx5_run_read_list(qp->hca, &run, buf, run.len)) {
             return false;
         }
@@ -96,7 +106,7 @@ static bool umr_read_list(Mlx5Qp *qp, const Mlx5Send *send, uint8_t *buf,
     return true;
 }
 
-Mlx5Syndrome mlx5_umr_execute(Mlx5Qp *qp)
+Mlx5Syndrome mlx5_umr_execute(Mlx5Qp *qp, uint64_t *budget)
 {
     const Mlx5Send *send = &qp->send;
     const uint8_t *ctrl = send->raw + UMR_CTRL;
@@ -159,7 +169,8 @@ Mlx5Syndrome mlx5_umr_execute(Mlx5Qp *qp)
     }
     if (bytes) {
         list = g_malloc(bytes);
-        if (!umr_read_list(qp, send, list, bytes, flags & MLX5_UMR_INLINE) ||
+        if (!umr_read_list(qp, send, list, bytes, flags & MLX5_UMR_INLINE,
+                           budget) ||
             !mlx5_mkey_xlt_write(mk, offset, list, bytes)) {
             mlx5_guest_error(s, "QP 0x%x: UMR of mkey 0x%x, translation at "
                              "0x%" PRIx64 "+0x%" PRIx64, qp->obj.id,
