@@ -675,6 +675,23 @@ bool p2p_dma_region_is_config(MemoryRegion *mr)
 }
 
 /*
+ * How many of the @len > 0 bytes at @addr are what is at the first of them:
+ * one region, as far as it is visible, or nothing
+ */
+static hwaddr mmio_room(AddressSpace *as, hwaddr addr, hwaddr len)
+{
+    MemoryRegionSection section = memory_region_find(as->root, addr, len);
+
+    if (!section.mr) {
+        return len;
+    }
+    memory_region_unref(section.mr);
+    return section.offset_within_address_space > addr
+           ? section.offset_within_address_space - addr
+           : int128_get64(section.size);
+}
+
+/*
  * Keep what was found out about RAM.  @run: a resolved direct run in @mr;
  * @bus: its address is the one on the bus
  */
@@ -786,11 +803,7 @@ static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
         }
         /* Unlike that of RAM, the length of MMIO is not cut by the region */
         if (!run->direct) {
-            /* Not a size, which wraps for what covers all 2^64 bytes */
-            hwaddr last = int128_get64(int128_sub(mr->size, int128_one()));
-
-            plen = MIN(plen, MMIO_PIECE);
-            plen = MIN(plen - 1, last - xlat) + 1;
+            plen = mmio_room(run->as, run->addr, MIN(plen, MMIO_PIECE));
         }
         run->len = plen;
         if (run->direct && (bus || run->as == &address_space_memory)) {

@@ -1256,6 +1256,30 @@ static void test_config_space(void)
     rig_stop(r);
 }
 
+/* Nor by way of what is before the configuration space. */
+static void test_config_space_before(void)
+{
+    enum { INTX_DISABLE = 1 << 10 };
+    const uint64_t ecam = 0xb0000000, command = ecam + 4;
+    Rig *r = rig_start();
+    uint16_t before;
+
+    qtest_outl(r->h->qts, 0xcf8, 0x80000060);
+    qtest_outl(r->h->qts, 0xcfc, ecam | 1);
+    before = qtest_readw(r->h->qts, command);
+    qtest_writew(r->h->qts, command, before ^ INTX_DISABLE);
+    g_assert_cmphex(qtest_readw(r->h->qts, command), ==,
+                    before ^ INTX_DISABLE);
+    qtest_writew(r->h->qts, command, before);
+    qtest_memset(r->h->qts, BUF_A, 0, 16);
+    qtest_writew(r->h->qts, BUF_A + 12, before ^ INTX_DISABLE);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 16, r->key,
+              ecam - 8);
+    expect_send(r, MLX5_SYND_REMOTE_ACCESS);
+    g_assert_cmphex(qtest_readw(r->h->qts, command), ==, before);
+    rig_stop(r);
+}
+
 static void test_teardown(void)
 {
     Rig *r = rig_start();
@@ -1371,6 +1395,8 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/inject/requests", test_inject);
     qtest_add_func("/mlx5/inject/fault-delay", test_inject_fault_delay);
     qtest_add_func("/mlx5/hostile/config-space", test_config_space);
+    qtest_add_func("/mlx5/hostile/config-space-before",
+                   test_config_space_before);
     qtest_add_func("/mlx5/hostile/teardown", test_teardown);
     qtest_add_func("/mlx5/hostile/doorbells", test_wild_doorbells);
     qtest_add_func("/mlx5/hostile/requests", test_wild_requests);
