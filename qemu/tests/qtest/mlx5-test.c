@@ -8,6 +8,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/units.h"
+#include "hw/pci/pci_regs.h"
 #include "mlx5-driver.h"
 #include "pcie-topology.h"
 
@@ -1280,6 +1281,74 @@ static void test_config_space_before(void)
     rig_stop(r);
 }
 
+/* An interrupt whose message resets the HCA that sends it. */
+static void test_interrupt_resets(void)
+{
+    enum { SECONDARY_RESET = 1u << 22 };        /* with PCI_BRIDGE_CONTROL */
+    const uint64_t ecam = 0xb0000000;
+    QTestState *qts = qtest_init("-machine q35 -m 256 -nodefaults "
+                                 "-device pcie-root-port,id=rp,chassis=1 "
+                                 "-device mlx5,id=hca,bus=rp");
+    uint8_t wqe[256] = { 0 }, cqe[MLX5_CQE_BYTES];
+    PcieFunction *f, *port = NULL;
+    Queue eq, cq;
+    PcieTopology t;
+    unsigned cap;
+    uint32_t pd, table;
+    uint64_t entry;
+    Hca *h;
+    Qp qp;
+
+    pcie_topology_init(&t, qts);
+    f = pcie_find(&t, MLX5_PCI_VENDOR, MLX5_PCI_DEVICE, 0);
+    for (unsigned i = 0; i < t.count; i++) {
+        port = t.fn[i].bridge ? &t.fn[i] : port;
+    }
+    g_assert_nonnull(port);
+    h = hca_attach(qts, "hca", f->bar[0], 1, 0);
+    hca_init(h);
+    pd = cmd_alloc(h, MLX5_OP_ALLOC_PD);
+    eq = eq_create(h, 1ull << MLX5_EVENT_CQ_ERROR);
+    cq = cq_create(h, &eq);
+    qp = qp_create(h, MLX5_ST_RC, pd, &cq);
+    qp_connect(h, &qp, pd, &qp);
+
+    cap = pcie_cap(&t, f->bdf, PCI_CAP_ID_MSIX);
+    table = pcie_readl(&t, f->bdf, cap + PCI_MSIX_TABLE);
+    entry = f->bar[table & PCI_MSIX_FLAGS_BIRMASK] +
+            (table & ~PCI_MSIX_FLAGS_BIRMASK);
+    qtest_writel(qts, entry + PCI_MSIX_ENTRY_LOWER_ADDR,
+                 ecam + (port->bdf << 12) + PCI_INTERRUPT_LINE);
+    qtest_writel(qts, entry + PCI_MSIX_ENTRY_UPPER_ADDR, 0);
+    qtest_writel(qts, entry + PCI_MSIX_ENTRY_DATA, SECONDARY_RESET);
+    qtest_writel(qts, entry + PCI_MSIX_ENTRY_VECTOR_CTRL, 0);
+    pcie_writew(&t, f->bdf, cap + PCI_MSIX_FLAGS, PCI_MSIX_FLAGS_ENABLE);
+
+    /*
+     * The first completion sends it, and those of the requests that follow
+     * in the queue are written before the reset.
+     */
+    cq_arm(h, &cq, 0);
+    hca_write(h, h->uar * 4096 + UAR_EQ_ARM, eq.id << 24);
+    fset(wqe_ctrl, wqe, opcode, MLX5_WQE_NOP);
+    for (unsigned i = 0; i < 3; i++) {
+        fset(wqe_ctrl, wqe, index, i);
+        fset(wqe_ctrl, wqe, qpn, qp.id);
+        fset(wqe_ctrl, wqe, ds, 1);
+        fset(wqe_ctrl, wqe, ce, 2);
+        qtest_memwrite(qts, qp.sq + i * MLX5_WQEBB, wqe, MLX5_WQEBB);
+    }
+    put_be32(h, qp.dbr + 4, 3);
+    hca_write64(h, h->uar * 4096 + UAR_SEND, ldq_be_p(wqe));
+    for (unsigned i = 0; i < 3; i++) {
+        ring_wait(h, &cq, cqe, sizeof(cqe));
+        cqe_check(cqe, MLX5_CQE_REQ, &qp, 0);
+    }
+    g_assert_cmphex(pcie_readl(&t, f->bdf, PCI_BASE_ADDRESS_0) &
+                    PCI_BASE_ADDRESS_MEM_MASK, ==, 0);
+    hca_stop(h);
+}
+
 static void test_teardown(void)
 {
     Rig *r = rig_start();
@@ -1397,6 +1466,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/hostile/config-space", test_config_space);
     qtest_add_func("/mlx5/hostile/config-space-before",
                    test_config_space_before);
+    qtest_add_func("/mlx5/hostile/interrupt-resets", test_interrupt_resets);
     qtest_add_func("/mlx5/hostile/teardown", test_teardown);
     qtest_add_func("/mlx5/hostile/doorbells", test_wild_doorbells);
     qtest_add_func("/mlx5/hostile/requests", test_wild_requests);

@@ -5,7 +5,6 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/log.h"
-#include "hw/pci/msix.h"
 #include "mlx5.h"
 #include "trace.h"
 
@@ -102,9 +101,7 @@ static void eq_fire(Mlx5State *s, Mlx5Eq *eq)
 {
     eq->armed = false;
     trace_mlx5_eq_fire(s->parent_obj.name, eq->obj.id, eq->vector);
-    if (msix_enabled(&s->parent_obj)) {
-        msix_notify(&s->parent_obj, eq->vector);
-    }
+    mlx5_fire(s, eq->vector);
 }
 
 void mlx5_eq_post(Mlx5State *s, Mlx5Eq *eq, Mlx5Event type,

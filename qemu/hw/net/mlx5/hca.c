@@ -38,6 +38,7 @@ enum {
     /* 1 is the scatter list terminator, 2 the null mkey. */
     FIRST_MKEY = 16,
     MAX_LID = 0xbfff,
+    MAX_DELIVERED = 256,        /* MSI-X vectors at a time */
 };
 
 /* An EUI-64 with the OUI that QEMU uses for its MAC addresses. */
@@ -50,6 +51,60 @@ enum {
  */
 static Mlx5State *working;
 
+/*
+ * A message-signaled interrupt is a write to wherever the guest says: it may
+ * ring a doorbell, or reset or unplug any HCA by the configuration of a port.
+ * So nobody may be at work, nor hold on to anything, when one is delivered.
+ */
+static QTAILQ_HEAD(, Mlx5State) firing = QTAILQ_HEAD_INITIALIZER(firing);
+static bool delivering;
+
+static void fire_forget(Mlx5State *s)
+{
+    if (s->fire) {
+        s->fire = 0;
+        QTAILQ_REMOVE(&firing, s, fire_entry);
+    }
+}
+
+static void deliver_vectors(void)
+{
+    Mlx5State *s;
+
+    delivering = true;
+    /* Bounded, as interrupts may lead to interrupts. */
+    for (unsigned i = 0; i < MAX_DELIVERED && (s = QTAILQ_FIRST(&firing));
+         i++) {
+        unsigned vector = ctz64(s->fire);
+
+        if (s->fire == 1ull << vector) {
+            fire_forget(s);
+        } else {
+            s->fire &= ~(1ull << vector);
+        }
+        if (msix_enabled(&s->parent_obj)) {
+            object_ref(OBJECT(s));
+            msix_notify(&s->parent_obj, vector);
+            object_unref(OBJECT(s));
+        }
+    }
+    delivering = false;
+    QTAILQ_FOREACH(s, &firing, fire_entry) {
+        mlx5_schedule(s);
+    }
+}
+
+void mlx5_fire(Mlx5State *s, unsigned vector)
+{
+    if (!s->fire) {
+        QTAILQ_INSERT_TAIL(&firing, s, fire_entry);
+    }
+    s->fire |= 1ull << vector;
+    if (!working && !delivering) {
+        deliver_vectors();
+    }
+}
+
 void mlx5_schedule(Mlx5State *s)
 {
     if (s != working) {
@@ -61,7 +116,7 @@ void mlx5_run(Mlx5State *s)
 {
     bool more;
 
-    if (working) {
+    if (working || delivering) {
         mlx5_schedule(s);
         return;
     }
@@ -75,6 +130,7 @@ void mlx5_run(Mlx5State *s)
     if (more) {
         mlx5_schedule(s);
     }
+    deliver_vectors();
 }
 
 static void mlx5_bh(void *opaque)
@@ -112,6 +168,7 @@ static const MemoryRegionOps bar0_ops = {
 
 void mlx5_hca_teardown(Mlx5State *s)
 {
+    fire_forget(s);
     /* Users before what they use. */
     mlx5_table_clear(&s->qps);
     mlx5_table_clear(&s->srqs);

@@ -740,6 +740,8 @@ struct Mlx5State {
     Mlx5Qp *management[2];          /* QP0 and QP1 */
     QTAILQ_HEAD(, Mlx5Qp) work;
     QTAILQ_HEAD(, Mlx5Cq) arms;
+    uint64_t fire;                  /* MSI-X vectors to be delivered */
+    QTAILQ_ENTRY(Mlx5State) fire_entry;     /* if there are any */
     QTAILQ_ENTRY(Mlx5State) fabric_entry;
 };
 
@@ -747,6 +749,8 @@ struct Mlx5State {
 void mlx5_schedule(Mlx5State *s);
 /* Work now; within the work of another HCA, mlx5_schedule() instead. */
 void mlx5_run(Mlx5State *s);
+/* Deliver MSI-X vector @vector when no HCA is at work any more. */
+void mlx5_fire(Mlx5State *s, unsigned vector);
 /* Destroy every object, as after a reset or TEARDOWN_HCA. */
 void mlx5_hca_teardown(Mlx5State *s);
 
