@@ -608,6 +608,48 @@ static void test_rnr(void)
     rig_stop(r);
 }
 
+/* A QP that fails tells when it takes no more from its SRQ. */
+static void test_last_wqe(void)
+{
+    Rig *r = rig_start();
+    Queue events = eq_create(r->h, 1ull << MLX5_EVENT_SRQ_LAST_WQE);
+    uint32_t xrcd = cmd_alloc(r->h, MLX5_OP_ALLOC_XRCD);
+    uint32_t srq = xrc_srq_create(r->h, xrcd, r->pd, &r->cq[0],
+                                  pool_alloc(r->h, QUEUE * SRQ_STRIDE),
+                                  pool_alloc(r->h, 8));
+    uint8_t in[PAS + 8] = { 0 }, eqe[MLX5_EQE_BYTES];
+    uint8_t *ctx = in + 0x18;
+    Qp qp = { .lid = r->h->lid };
+
+    fset(qpc, ctx, st, MLX5_ST_RC);
+    fset(qpc, ctx, no_sq, 1);
+    fset(qpc, ctx, rq_type, MLX5_RQ_SRQ);
+    fset(qpc, ctx, srqn_rmpn_xrqn, srq);
+    fset(qpc, ctx, cqn_snd, r->cq[0].id);
+    fset(qpc, ctx, cqn_rcv, r->cq[0].id);
+    g_assert_cmphex(cmd_exec(r->h, in, sizeof(in), MLX5_OP_CREATE_QP, 16), ==,
+                    MLX5_STATUS_OK);
+    qp.id = fget(obj, r->h->out, id);
+    /* Not of one that never received. */
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_2ERR_QP, qp.id), ==,
+                    MLX5_STATUS_OK);
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_2RST_QP, qp.id), ==,
+                    MLX5_STATUS_OK);
+    qp_connect(r->h, &qp, r->pd, &r->qp[0]);
+    g_assert_false(ring_poll(r->h, &events, eqe, sizeof(eqe)));
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_2ERR_QP, qp.id), ==,
+                    MLX5_STATUS_OK);
+    ring_wait(r->h, &events, eqe, sizeof(eqe));
+    g_assert_cmphex(fget(eqe, eqe, type), ==, MLX5_EVENT_SRQ_LAST_WQE);
+    g_assert_cmphex(fget(eqe, eqe, qp_srq_id), ==, qp.id);
+    /* Once. */
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_2ERR_QP, qp.id), ==,
+                    MLX5_STATUS_OK);
+    qtest_clock_step(r->h->qts, SECOND_NS);
+    g_assert_false(ring_poll(r->h, &events, eqe, sizeof(eqe)));
+    rig_stop(r);
+}
+
 static void set_qkey(Rig *r, const Qp *qp, uint32_t qkey)
 {
     uint8_t in[PAS] = { 0 };
@@ -1451,6 +1493,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/rdma", test_rdma);
     qtest_add_func("/mlx5/qp/errors", test_errors);
     qtest_add_func("/mlx5/qp/rnr", test_rnr);
+    qtest_add_func("/mlx5/qp/last-wqe", test_last_wqe);
     qtest_add_func("/mlx5/qp/qkey", test_qkey);
     qtest_add_func("/mlx5/mkey/umr", test_umr);
     qtest_add_func("/mlx5/mkey/umr-privilege", test_umr_privilege);

@@ -469,6 +469,7 @@ struct Mlx5Qp {
     uint32_t rq_wqes;
     uint32_t rq_stride;
     uint16_t rq_ci;
+    bool last_wqe;                  /* event due that its SRQ is unused now */
     Mlx5Recv recv;
     /* scheduling */
     bool queued;
@@ -481,6 +482,8 @@ void mlx5_qp_kick(Mlx5Qp *qp);
 void mlx5_qp_wake(Mlx5Qp *qp);
 void mlx5_qp_doorbell(Mlx5State *s, uint32_t uar, uint32_t qpn);
 void mlx5_qp_to_error(Mlx5Qp *qp);
+/* Whether @qp accepts what is sent to it. */
+bool mlx5_qp_receives(const Mlx5Qp *qp);
 /* Post a CQE for a send or receive work request of @qp. */
 void mlx5_qp_send_cqe(Mlx5Qp *qp, unsigned opcode, uint32_t index,
                       uint32_t len, Mlx5Syndrome syndrome, bool solicited);

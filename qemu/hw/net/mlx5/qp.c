@@ -305,10 +305,20 @@ static Mlx5Status cmd_destroy_qp(Mlx5State *s, Mlx5Cmd *cmd)
     return MLX5_STATUS_OK;
 }
 
+bool mlx5_qp_receives(const Mlx5Qp *qp)
+{
+    return qp->state == MLX5_QP_RTR || qp->state == MLX5_QP_RTS ||
+           qp->state == MLX5_QP_SQD || qp->state == MLX5_QP_SQER;
+}
+
 static void qp_set_state(Mlx5Qp *qp, Mlx5QpState state)
 {
     trace_mlx5_qp_state(qp->hca->parent_obj.name, qp->obj.id, qp->state,
                         state);
+    /* An XRC target takes nothing from the SRQ it was created with. */
+    qp->last_wqe = state == MLX5_QP_ERR && qp->srq &&
+                   qp->service != MLX5_ST_XRC &&
+                   (qp->last_wqe || mlx5_qp_receives(qp));
     qp->state = state;
     fset(qpc, qp->ctx, state, state);
 }

@@ -162,18 +162,23 @@ void mlx5_responder_complete(Mlx5Qp *qp, const Mlx5RecvInfo *info)
     mlx5_cq_post(qp->hca, cq, cqe, info->solicited);
 }
 
-void mlx5_responder_fail(Mlx5Qp *qp, Mlx5Syndrome syndrome, Mlx5Event event)
+static void qp_event(Mlx5Qp *qp, Mlx5Event event)
 {
     uint8_t eqe[MLX5_EQE_BYTES] = { 0 };
 
+    fset(eqe, eqe, qp_srq_type, EVENT_RES_QP);
+    fset(eqe, eqe, qp_srq_id, qp->obj.id);
+    mlx5_event_post(qp->hca, event, 0, eqe);
+}
+
+void mlx5_responder_fail(Mlx5Qp *qp, Mlx5Syndrome syndrome, Mlx5Event event)
+{
     if (qp->recv.valid) {
         qp->recv.valid = false;
         mlx5_qp_recv_error(qp, qp->recv.srq, qp->recv.index, syndrome);
     }
     if (event != MLX5_EVENT_COMP) {
-        fset(eqe, eqe, qp_srq_type, EVENT_RES_QP);
-        fset(eqe, eqe, qp_srq_id, qp->obj.id);
-        mlx5_event_post(qp->hca, event, 0, eqe);
+        qp_event(qp, event);
     }
     mlx5_qp_to_error(qp);
 }
@@ -184,6 +189,10 @@ bool mlx5_responder_flush(Mlx5Qp *qp, unsigned max, unsigned *flushed)
         qp->recv.valid = false;
         mlx5_qp_recv_error(qp, qp->recv.srq, qp->recv.index,
                            MLX5_SYND_WR_FLUSH);
+    }
+    if (qp->last_wqe) {
+        qp->last_wqe = false;
+        qp_event(qp, MLX5_EVENT_SRQ_LAST_WQE);
     }
     if (!qp->has_rq || !qp->recv_cq) {
         return false;
@@ -217,12 +226,6 @@ void mlx5_responder_forget(Mlx5State *s, const Mlx5Srq *srq)
     }
 }
 
-static bool qp_receives(const Mlx5Qp *qp)
-{
-    return qp->state == MLX5_QP_RTR || qp->state == MLX5_QP_RTS ||
-           qp->state == MLX5_QP_SQD || qp->state == MLX5_QP_SQER;
-}
-
 Mlx5Qp *mlx5_responder_find(Mlx5Qp *from)
 {
     Mlx5State *hca = mlx5_fabric_find(from->hca,
@@ -233,7 +236,7 @@ Mlx5Qp *mlx5_responder_find(Mlx5Qp *from)
         return NULL;
     }
     qp = mlx5_table_get(&hca->qps, fget(qpc, from->ctx, remote_qpn));
-    if (!qp || qp->service != from->service || !qp_receives(qp) ||
+    if (!qp || qp->service != from->service || !mlx5_qp_receives(qp) ||
         fget(qpc, qp->ctx, remote_qpn) != from->obj.id ||
         fget(ads, mlx5_qp_path(qp), rlid) != from->hca->lid) {
         return NULL;
@@ -253,7 +256,7 @@ Mlx5Qp *mlx5_responder_find_datagram(Mlx5Qp *from, uint16_t lid,
     /* The management QPs have a number of their own inside the device. */
     qp = qpn < ARRAY_SIZE(hca->management) ? hca->management[qpn] :
          mlx5_table_get(&hca->qps, qpn);
-    return qp && qp_receives(qp) &&
+    return qp && mlx5_qp_receives(qp) &&
            (qpn < ARRAY_SIZE(hca->management) ||
             qp->service == MLX5_ST_UD) ? qp : NULL;
 }
