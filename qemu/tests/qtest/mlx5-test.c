@@ -1323,6 +1323,56 @@ static void test_config_space_before(void)
     rig_stop(r);
 }
 
+/* The other side is gone while a request waits for its page. */
+static void test_peer_gone(void)
+{
+    QTestState *qts = qtest_init("-machine q35 -m 256 -nodefaults "
+                                 "-device mlx5,id=hca0,addr=4.0,lid=1 "
+                                 "-device mlx5,id=hca1,addr=5.0,lid=2");
+    uint8_t in[PAS + 16] = { 0 };       /* with entries that are absent */
+    uint8_t *ctx = in + 0x10;
+    uint8_t cqe[MLX5_CQE_BYTES], eqe[MLX5_EQE_BYTES];
+    Queue faults, eq[2], cq[2];
+    uint32_t pd[2], key, absent_key;
+    PcieTopology t;
+    Hca *h[2];
+    Qp qp[2];
+
+    pcie_topology_init(&t, qts);
+    for (unsigned i = 0; i < 2; i++) {
+        h[i] = hca_attach(qts, i ? "hca1" : "hca0",
+                          pcie_find(&t, MLX5_PCI_VENDOR, MLX5_PCI_DEVICE,
+                                    i)->bar[0], i + 1, i);
+        hca_init(h[i]);
+        pd[i] = cmd_alloc(h[i], MLX5_OP_ALLOC_PD);
+        eq[i] = eq_create(h[i], 1ull << MLX5_EVENT_CQ_ERROR);
+        cq[i] = cq_create(h[i], &eq[i]);
+        qp[i] = qp_create(h[i], MLX5_ST_RC, pd[i], &cq[i]);
+    }
+    qp_connect(h[0], &qp[0], pd[0], &qp[1]);
+    qp_connect(h[1], &qp[1], pd[1], &qp[0]);
+    key = mkey_create_pa(h[0], pd[0]);
+    faults = eq_create(h[1], 1ull << MLX5_EVENT_PAGE_FAULT);
+    fset(mkc, ctx, pd, pd[1]);
+    fset(mkc, ctx, len, 4096);
+    fset(mkc, ctx, access_mode_1_0, MLX5_MKEY_MTT);
+    fset(mkc, ctx, log_page_size, 12);
+    fset(mkc, ctx, translations_octword_size, 1);
+    fset(create_mkey_in, in, translations_octword_actual_size, 1);
+    fset(create_mkey_in, in, pg_access, 1);
+    absent_key = mkey_create(h[1], in, sizeof(in));
+
+    post_rdma(h[0], &qp[0], MLX5_WQE_WRITE, key, BUF_A, 64, absent_key, 0);
+    ring_wait(h[1], &faults, eqe, sizeof(eqe));
+    g_assert_cmphex(fget(eqe, eqe, type), ==, MLX5_EVENT_PAGE_FAULT);
+    g_assert_cmphex(cmd_simple(h[1], MLX5_OP_TEARDOWN_HCA, 0), ==,
+                    MLX5_STATUS_OK);
+    cq_wait(h[0], &cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_REQ_ERR, &qp[0], MLX5_SYND_TRANSPORT_RETRY);
+    g_free(h[1]);
+    hca_stop(h[0]);
+}
+
 /* An interrupt whose message resets the HCA that sends it. */
 static void test_interrupt_resets(void)
 {
@@ -1503,6 +1553,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/mkey/bounds", test_bounds);
     qtest_add_func("/mlx5/odp/page-fault", test_page_fault);
     qtest_add_func("/mlx5/odp/transport", test_transport_fault);
+    qtest_add_func("/mlx5/odp/peer-gone", test_peer_gone);
     qtest_add_func("/mlx5/xrc", test_xrc);
     qtest_add_func("/mlx5/inject/requests", test_inject);
     qtest_add_func("/mlx5/inject/fault-delay", test_inject_fault_delay);

@@ -178,8 +178,8 @@ void mlx5_hca_teardown(Mlx5State *s)
     mlx5_table_clear(&s->pds);
     mlx5_table_clear(&s->xrcds);
     mlx5_table_clear(&s->uars);
-    /* Only requests of other HCAs can still wait. */
-    g_hash_table_remove_all(s->faults);
+    /* Only requests of other HCAs can still wait, and find nobody now. */
+    mlx5_odp_forget(s);
     s->hca_initialized = false;
 }
 

@@ -627,6 +627,8 @@ typedef enum Mlx5Raise {
 Mlx5Raise mlx5_odp_raise(Mlx5Qp *qp, Mlx5State *hca, const Mlx5Fault *fault,
                          bool remote);
 void mlx5_odp_cancel(Mlx5PendingFault *fault);
+/* @s loses its mkeys: whoever waits for one tries again. */
+void mlx5_odp_forget(Mlx5State *s);
 void mlx5_odp_free(gpointer opaque);
 
 /* ------------------------------------------------------------------ */

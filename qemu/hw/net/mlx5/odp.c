@@ -169,6 +169,20 @@ void mlx5_odp_cancel(Mlx5PendingFault *pending)
     g_hash_table_remove(pending->hca->faults, &pending->token);
 }
 
+void mlx5_odp_forget(Mlx5State *s)
+{
+    GHashTableIter it;
+    gpointer value;
+
+    g_hash_table_iter_init(&it, s->faults);
+    while (g_hash_table_iter_next(&it, NULL, &value)) {
+        Mlx5PendingFault *pending = value;
+
+        pending->resolved = true;
+    }
+    g_hash_table_remove_all(s->faults);
+}
+
 static Mlx5Status cmd_page_fault_resume(Mlx5State *s, Mlx5Cmd *cmd)
 {
     uint64_t token = fget(page_fault_resume_in, cmd->in, token_47_32) << 32 |
