@@ -659,6 +659,56 @@ static void set_qkey(Rig *r, const Qp *qp, uint32_t qkey)
                                MLX5_QP_OPT_QKEY), ==, MLX5_STATUS_OK);
 }
 
+/* Send 256 bytes from BUF_A, behind @lkey. */
+static void post_datagram(Rig *r, Qp *qp, uint32_t lkey, uint32_t qkey,
+                          uint32_t qpn)
+{
+    uint8_t wqe[256] = { 0 };
+    uint8_t *av = wqe + 16;
+
+    fset(wqe_ctrl, wqe, opcode, MLX5_WQE_SEND);
+    fset(wqe_av, av, qkey, qkey);
+    fset(wqe_av, av, extended, 1);
+    fset(wqe_av, av, dqpn, qpn);
+    fset(wqe_av, av, rlid, r->h->lid);
+    qp_post(r->h, qp, wqe, 64 + data_seg(wqe + 64, lkey, BUF_A, 256));
+}
+
+/* A send error of a datagram stops the send queue only, until it is told. */
+static void test_send_error(void)
+{
+    Rig *r = rig_start();
+    Queue cq[2];
+    Qp ud[2];
+    uint8_t in[PAS] = { 0 }, cqe[MLX5_CQE_BYTES];
+
+    for (unsigned i = 0; i < 2; i++) {
+        cq[i] = cq_create(r->h, &r->async);
+        ud[i] = qp_create(r->h, MLX5_ST_UD, r->pd, &cq[i]);
+        qp_connect(r->h, &ud[i], r->pd, &ud[i]);
+    }
+    post_datagram(r, &ud[0], r->key ^ 1, 0, ud[1].id);
+    cq_wait(r->h, &cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_REQ_ERR, &ud[0], MLX5_SYND_LOCAL_PROT);
+    post_datagram(r, &ud[0], r->key, 0, ud[1].id);
+    cq_wait(r->h, &cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_REQ_ERR, &ud[0], MLX5_SYND_WR_FLUSH);
+
+    post_recv(r->h, &ud[0], r->key, BUF_B, 256 + 40);
+    post_datagram(r, &ud[1], r->key, 0, ud[0].id);
+    cq_wait(r->h, &cq[1], cqe);
+    cqe_check(cqe, MLX5_CQE_REQ, &ud[1], 0);
+    cq_wait(r->h, &cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_RESP_SEND, &ud[0], 0);
+
+    g_assert_cmphex(qp_command(r->h, &ud[0], MLX5_OP_SQERR2RTS_QP, in, 0), ==,
+                    MLX5_STATUS_OK);
+    post_datagram(r, &ud[0], r->key, 0, ud[1].id);
+    cq_wait(r->h, &cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_REQ, &ud[0], 0);
+    rig_stop(r);
+}
+
 /* Whoever sends to QP1 needs its Q_Key, as to any other QP. */
 static void test_qkey(void)
 {
@@ -684,16 +734,8 @@ static void test_qkey(void)
     set_qkey(r, &qp1, QP1_KEY);
     post_recv(r->h, &qp1, r->key, BUF_B, 256 + 40);
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-        uint8_t wqe[256] = { 0 };
-        uint8_t *av = wqe + 16;
-
         set_qkey(r, &ud, cases[i].own);
-        fset(wqe_ctrl, wqe, opcode, MLX5_WQE_SEND);
-        fset(wqe_av, av, qkey, cases[i].key);
-        fset(wqe_av, av, extended, 1);
-        fset(wqe_av, av, dqpn, 1);
-        fset(wqe_av, av, rlid, r->h->lid);
-        qp_post(r->h, &ud, wqe, 64 + data_seg(wqe + 64, r->key, BUF_A, 256));
+        post_datagram(r, &ud, r->key, cases[i].key, 1);
         cq_wait(r->h, &ud_cq, cqe);
         cqe_check(cqe, MLX5_CQE_REQ, &ud, 0);
         /* It was delivered before it completed, or never is. */
@@ -1544,6 +1586,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/errors", test_errors);
     qtest_add_func("/mlx5/qp/rnr", test_rnr);
     qtest_add_func("/mlx5/qp/last-wqe", test_last_wqe);
+    qtest_add_func("/mlx5/qp/send-error", test_send_error);
     qtest_add_func("/mlx5/qp/qkey", test_qkey);
     qtest_add_func("/mlx5/mkey/umr", test_umr);
     qtest_add_func("/mlx5/mkey/umr-privilege", test_umr_privilege);

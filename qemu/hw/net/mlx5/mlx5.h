@@ -482,6 +482,8 @@ void mlx5_qp_kick(Mlx5Qp *qp);
 void mlx5_qp_wake(Mlx5Qp *qp);
 void mlx5_qp_doorbell(Mlx5State *s, uint32_t uar, uint32_t qpn);
 void mlx5_qp_to_error(Mlx5Qp *qp);
+/* The same for the send queue only; software may move it back to RTS. */
+void mlx5_qp_to_send_error(Mlx5Qp *qp);
 /* Whether @qp accepts what is sent to it. */
 bool mlx5_qp_receives(const Mlx5Qp *qp);
 /* Post a CQE for a send or receive work request of @qp. */

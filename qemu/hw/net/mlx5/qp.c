@@ -331,6 +331,14 @@ void mlx5_qp_to_error(Mlx5Qp *qp)
     }
 }
 
+void mlx5_qp_to_send_error(Mlx5Qp *qp)
+{
+    if (qp->state == MLX5_QP_RTS) {
+        qp_set_state(qp, MLX5_QP_SQER);
+        mlx5_qp_kick(qp);
+    }
+}
+
 /* Forget everything posted; the driver cleans its CQs itself. */
 static void qp_reset(Mlx5Qp *qp)
 {

@@ -943,7 +943,12 @@ static void send_complete(Mlx5Qp *qp, Mlx5Syndrome syndrome)
         mlx5_qp_send_cqe(qp, send->opcode, send->index, send->len, syndrome,
                          send->event);
     }
-    if (syndrome != MLX5_SYND_OK) {
+    if (syndrome == MLX5_SYND_OK || syndrome == MLX5_SYND_WR_FLUSH) {
+        return;
+    }
+    if (service_datagram(qp) || qp->service == MLX5_ST_UC) {
+        mlx5_qp_to_send_error(qp);
+    } else {
         mlx5_qp_to_error(qp);
     }
 }
@@ -1009,7 +1014,7 @@ static bool requester_slice(Mlx5Qp *qp, uint64_t *total)
     return more;
 }
 
-/* Complete what is posted to a QP in the error state. */
+/* Complete what is posted to a QP, or a send queue, in the error state. */
 static bool requester_flush(Mlx5Qp *qp, uint64_t *total)
 {
     unsigned flushed = 0;
@@ -1027,9 +1032,11 @@ static bool requester_flush(Mlx5Qp *qp, uint64_t *total)
         flushed++;
     }
     more = sq_posted(qp);
-    more |= mlx5_responder_flush(qp, FLUSH_MAX, &flushed);
+    if (qp->state == MLX5_QP_ERR) {
+        more |= mlx5_responder_flush(qp, FLUSH_MAX, &flushed);
+    }
     *total += (uint64_t)flushed * MLX5_MIN_COST;
-    if (!more && qp->has_rq && qp->recv_cq) {
+    if (!more && qp->state == MLX5_QP_ERR && qp->has_rq && qp->recv_cq) {
         /* Receive requests are posted without a doorbell. */
         timer_mod(qp->timer, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) +
                              FLUSH_POLL_NS);
@@ -1050,7 +1057,7 @@ bool mlx5_requester_run(Mlx5State *s)
         }
         QTAILQ_REMOVE(&s->work, qp, work_entry);
         qp->queued = false;
-        if (qp->state == MLX5_QP_ERR) {
+        if (qp->state == MLX5_QP_ERR || qp->state == MLX5_QP_SQER) {
             more = requester_flush(qp, &bytes);
         } else if (qp->state == MLX5_QP_RTS && qp->wait != MLX5_WAIT_FAULT) {
             more = requester_slice(qp, &bytes);
