@@ -39,15 +39,16 @@ PRELOADS = (("hmm", "odp_vram"),)
 """Libraries among the selftests that programs of the guest are run with: target and name."""
 
 _COMMON = ("base", "rdma", "nouveau")
+_SERIES = _COMMON + ("series",)
 # kmemleak takes half of a boot's time, and finds only what somebody asks it to scan for: such a test boots with kmemleak=on.
 _DEBUG = "kmemleak=off"
 VARIANTS = {
-    "release": Variant("series", _COMMON),
-    "debug": Variant("series", _COMMON + ("debug",), _DEBUG),
-    "kcsan": Variant("series", _COMMON + ("kcsan",)),
+    "release": Variant("series", _SERIES),
+    "debug": Variant("series", _SERIES + ("debug",), _DEBUG),
+    "kcsan": Variant("series", _SERIES + ("kcsan",)),
     "base-release": Variant("base", _COMMON),
     "base-debug": Variant("base", _COMMON + ("debug",), _DEBUG),
-    "mutants": Variant("mutants", _COMMON + ("debug",), _DEBUG),    # see rig/mutations.py
+    "mutants": Variant("mutants", _SERIES + ("debug",), _DEBUG),    # see rig/mutations.py
 }
 
 
