@@ -68,7 +68,7 @@ def release(variant: str) -> str:
 
 
 def build(variant: str) -> None:
-    """Bring the products of `variant` up to date: from the cache when nothing differs, else by an incremental build."""
+    """Bring the products of `variant` up to date: from the cache if it has them, else by an incremental build."""
     if variant not in VARIANTS:
         raise RigError(f"there is no kernel variant '{variant}'", f"the variants are: {', '.join(VARIANTS)}")
     if VARIANTS[variant].source == "series" and (tree.TREE / ".git").exists():
@@ -78,7 +78,7 @@ def build(variant: str) -> None:
     if key and products.stamp_matches(stamp, key) and all(p.exists() for p in _files(variant)):
         say(f"  kernel {variant}: up to date")
         return
-    if key and not _objects(variant).exists() and products.take("kernel", key, _products(variant)):
+    if key and products.take("kernel", key, _products(variant)):
         say(f"  kernel {variant}: taken from the cache")
         return
     source = _source(variant)
