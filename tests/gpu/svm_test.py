@@ -361,7 +361,7 @@ def slow_copies(t: Test, client: Dialogue) -> None:
         t.vm.qom_set("gpu", "copy-delay-us", 0)
 
 
-@svm_case(fresh=True)
+@svm_case()
 def failed_copy(t: Test, client: Dialogue) -> None:
     """When the copy engine fails, pages stay where they are, with what is in them, and are lost if they have to go."""
     buffer, there = Buffer(client, 16 * PAGE), list(both(t, client))

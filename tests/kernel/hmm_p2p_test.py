@@ -56,7 +56,8 @@ def moved(t: Test, role: str) -> dict[str, int]:
             for way in ("read", "write") for what in ("host", "peer", "own", "other", "failed")}
 
 
-@case(topology=[w + v for w in WIRINGS for v in ("", "+iommu")], timeout=180, full=["unreachable+iommu"])
+@case(topology=[w + v for w in WIRINGS for v in ("", "+iommu")], timeout=180,
+      full=["host-bridge", "unreachable+iommu"])
 def aliases(t: Test) -> None:
     selftest(t)
 

@@ -89,7 +89,8 @@ def copy_on_write(t: Test) -> None:
     t.equal((seen["prefetch private"], seen["write-out private"], seen["read peer"]), (8, 8, 8 * PAGE), "reading shared pages")
 
 
-@case(topology=["switch:hca", "host-bridge:hca", "host-bridge+iommu:hca"], timeout=240, full=["host-bridge+iommu:hca"])
+@case(topology=["switch:hca", "host-bridge:hca", "host-bridge+iommu:hca"], timeout=240,
+      full=["host-bridge:hca", "host-bridge+iommu:hca"])
 def mapping_fails(t: Test) -> None:
     """Where an alias cannot be mapped, this page alone goes to system memory, in the same fault."""
     client = prepare(t)
