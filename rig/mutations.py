@@ -231,6 +231,9 @@ class _Verdicts(Report):
             self._unbroken.add(result.name.partition("/")[2])
         return result
 
+    def _known_as(self, name: str) -> str:
+        return self._mutations[f"mutation/{name.partition('/')[2]}"].test
+
 
 def judge(mutation: Mutation, seen: ktap.Result) -> ktap.Result:
     """Whether `seen`, the result of the mutation's test, is the failure that the mutation has to cause."""
@@ -268,8 +271,10 @@ def _case(declared: Case, mutation: Mutation, broken: bool) -> Case:
             if not t.vm.failure:
                 t.vm.write(PARAMETER, "none")
 
+    # The tests of kernel/ load their drivers anew. What other broken drivers have done stays with the guest.
+    fresh = declared.fresh or broken and not mutation.test.startswith("kernel/")
     return replace(declared, name=f"{'mutation' if broken else 'unbroken'}/{mutation.name}", function=function, kernel=VARIANT,
-                   only=mutation.only)
+                   only=mutation.only, fresh=fresh)
 
 
 def check(mutations: Sequence[Mutation], cases: Sequence[Case]) -> None:
