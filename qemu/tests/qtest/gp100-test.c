@@ -10,11 +10,9 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
-#include "qemu/units.h"
-#include "libqtest.h"
 #include "hw/pci/pci_regs.h"
 #include "qobject/qdict.h"
-#include "../../hw/misc/gp100/regs.h"
+#include "gp100-driver.h"
 
 #define DEVFN           (8 << 3)
 #define BAR0            0xe0000000ull
@@ -26,33 +24,6 @@
 /* Guest memory that tests use, above what firmware touches */
 #define SYS_MSI         0x100000
 #define SYS_BUF         0x200000
-#define SYS_PB          0x300000
-
-/* What the tests put where in VRAM */
-#define V_INST          0x010000
-#define V_PD3           0x020000
-#define V_PD2           0x021000
-#define V_PD1           0x022000
-#define V_PD0           0x023000
-#define V_SPT           0x024000
-#define V_LPT           0x025000
-#define V_RUNLIST       0x026000
-#define V_USERD         0x028000
-#define V_GPFIFO        0x030000
-#define V_PUSH          0x031000
-#define V_SEM           0x032000
-#define V_DATA          0x400000
-
-/* The virtual addresses at which they appear */
-#define VA_LOW          0x000000        /* 2 MiB, the first large page */
-#define VA_SMALL        0x200000        /* small and big pages */
-#define VA_LARGE        0x400000        /* large pages from here */
-
-typedef struct Gpu {
-    QTestState *qts;
-    char *path;
-    uint8_t *vram;
-} Gpu;
 
 /*
  * Let @ns pass.  A timer hands its work to a bottom half, which has run by the
@@ -116,6 +87,8 @@ static Gpu *gpu_start(const char *props)
     Gpu *g = g_new0(Gpu, 1);
     int fd;
 
+    g->bar0 = BAR0;
+    g->bar1 = BAR1;
     fd = g_file_open_tmp("gp100-XXXXXX", &g->path, NULL);
     g_assert_cmpint(fd, >=, 0);
     g_assert_cmpint(ftruncate(fd, VRAM_SIZE), ==, 0);
@@ -141,16 +114,6 @@ static void gpu_stop(Gpu *g)
     g_free(g);
 }
 
-static uint32_t rd(Gpu *g, uint32_t reg)
-{
-    return qtest_readl(g->qts, BAR0 + reg);
-}
-
-static void wr(Gpu *g, uint32_t reg, uint32_t val)
-{
-    qtest_writel(g->qts, BAR0 + reg, val);
-}
-
 static uint64_t counter(Gpu *g, const char *name)
 {
     QDict *r = qtest_qmp(g->qts, "{'execute': 'qom-get', 'arguments': "
@@ -169,72 +132,6 @@ static void set(Gpu *g, const char *name, uint32_t val)
     qtest_qmp_assert_success(g->qts, "{'execute': 'qom-set', 'arguments': "
                              "{'path': '/machine/peripheral/gpu', "
                              "'property': %s, 'value': %u}}", name, val);
-}
-
-static uint32_t v_ldl(Gpu *g, uint64_t addr)
-{
-    return ldl_le_p(g->vram + addr);
-}
-
-static void v_stl(Gpu *g, uint64_t addr, uint32_t val)
-{
-    stl_le_p(g->vram + addr, val);
-}
-
-static void v_stq(Gpu *g, uint64_t addr, uint64_t val)
-{
-    stq_le_p(g->vram + addr, val);
-}
-
-/* Page tables */
-
-#define PDE(addr)       ((addr) >> 4 | 1 << 1)          /* table in VRAM */
-#define PTE(addr)       ((addr) >> 4 | 1)               /* page in VRAM */
-#define PTE_SYS(addr)   ((addr) >> 4 | 2 << 1 | 1)
-#define PTE_RO          (1 << 6)
-#define PTE_SPARSE      (1 << 3)
-#define PTE_NO_SMALL    (1 << 5)
-
-static void set_large(Gpu *g, unsigned i, uint64_t pte)
-{
-    v_stq(g, V_PD0 + i * 16, pte);
-    v_stq(g, V_PD0 + i * 16 + 8, 0);
-}
-
-static void set_small(Gpu *g, unsigned i, uint64_t pte)
-{
-    v_stq(g, V_SPT + i * 8, pte);
-}
-
-static void set_big(Gpu *g, unsigned i, uint64_t pte)
-{
-    v_stq(g, V_LPT + i * 8, pte);
-}
-
-static void invalidate(Gpu *g, uint64_t pdb)
-{
-    wr(g, MMU_INVALIDATE_PDB, pdb >> 12 << 4);
-    wr(g, MMU_INVALIDATE_PDB_HI, 0);
-    wr(g, MMU_INVALIDATE, 1u << 31 | 1);
-}
-
-/* An address space: page 0 is VRAM 0, then tables at VA_SMALL. */
-static void make_space(Gpu *g)
-{
-    memset(g->vram + V_INST, 0, V_SEM - V_INST);
-    v_stq(g, V_INST + 0x200, V_PD3 | 1 << 10 | 1 << 11);
-    v_stq(g, V_INST + 0x208, BAR1_SIZE - 1);
-    v_stq(g, V_PD3, PDE(V_PD2));
-    v_stq(g, V_PD2, PDE(V_PD1));
-    v_stq(g, V_PD1, PDE(V_PD0));
-    set_large(g, 0, PTE(0));
-    v_stq(g, V_PD0 + 16, PDE(V_LPT));
-    v_stq(g, V_PD0 + 24, PDE(V_SPT));
-}
-
-static void bind_bar1(Gpu *g)
-{
-    wr(g, PBUS_BAR1_BLOCK, 1u << 31 | V_INST >> 12);
 }
 
 static uint32_t bar1(Gpu *g, uint64_t va)
@@ -665,76 +562,35 @@ static void test_window_limit(void)
 
 /* Channels */
 
-typedef struct Push {
-    unsigned words;
-    uint64_t at;
-} Push;
-
-#define INC(subch, mthd, n)     (1u << 29 | (n) << 16 | (subch) << 13 | \
-                                 (mthd) >> 2)
-#define IMM(subch, mthd, data)  (4u << 29 | (data) << 16 | (subch) << 13 | \
-                                 (mthd) >> 2)
-#define CE_SUBCH        4
-
-static void push(Gpu *g, Push *p, uint32_t word)
-{
-    v_stl(g, p->at + 4 * p->words++, word);
-}
-
-static void set_put(Gpu *g, unsigned chid, uint32_t put)
-{
-    /* Through BAR1, as a driver does: the write is the doorbell. */
-    qtest_writel(g->qts, BAR1 + V_USERD + chid * 0x200 + 0x8c, put);
-}
-
-/* Submit what was pushed as the next GP entry of channel 0. */
-static void kick(Gpu *g, Push *p)
-{
-    uint32_t put = v_ldl(g, V_USERD + 0x8c);
-
-    v_stl(g, V_GPFIFO + put * 8, p->at);
-    v_stl(g, V_GPFIFO + put * 8 + 4, p->words << 10);
-    p->at += 4 * p->words;
-    p->words = 0;
-    set_put(g, 0, (put + 1) % 16);
-}
-
-/* Channel 0, bound, enabled and on the runlist, in the space of BAR1. */
+/* Channel 0, ready to run, in the space of BAR1 */
 static Push make_channel(Gpu *g)
 {
-    Push p = { 0, V_PUSH };
+    Push p;
 
     make_space(g);
-    memset(g->vram + V_SEM, 0, 0x1000);
-    v_stl(g, V_INST + 0x08, V_USERD);
-    v_stl(g, V_INST + 0x48, V_GPFIFO);
-    v_stl(g, V_INST + 0x4c, 4 << 16);           /* 16 entries */
-    v_stl(g, V_RUNLIST, 1 << 26 | 1 << 13);     /* a group of one ... */
-    v_stl(g, V_RUNLIST + 8, 0);                 /* ... channel 0 */
-    v_stl(g, V_RUNLIST + 12, V_INST >> 12);
+    v_zero(g, V_SEM, 0x1000);
     bind_bar1(g);
-    wr(g, PFIFO_USERD_BASE, 1u << 28 | V_USERD >> 12);
-    wr(g, PBDMA_INTR_EN_0, UINT32_MAX);
-    wr(g, CCSR_INST, 1u << 31 | V_INST >> 12);
-    wr(g, CCSR_CHANNEL, 1 << 10);
+    channel_init(g, 0);
     g_assert_cmphex(rd(g, CCSR_CHANNEL), ==, 1);
-    wr(g, PFIFO_RUNLIST_BASE, V_RUNLIST >> 12);
-    wr(g, PFIFO_RUNLIST, 2);
     g_assert_cmphex(rd(g, PFIFO_RUNLIST_INTR), ==, 1);
     wr(g, PFIFO_RUNLIST_INTR, 1);
-    push(g, &p, INC(CE_SUBCH, 0, 1));
-    push(g, &p, 0xc0b5);
+    push_init(&p, 0);
+    push(&p, INC(CE_SUBCH, 0, 1));
+    push(&p, CE_CLASS);
     return p;
 }
 
-static void push_sem(Gpu *g, Push *p, uint64_t va, uint32_t payload,
-                     uint32_t op)
+/* Channel 1, ready to run, beside channel 0 */
+static Push make_second(Gpu *g)
 {
-    push(g, p, INC(0, 0x10, 4));
-    push(g, p, va >> 32);
-    push(g, p, va);
-    push(g, p, payload);
-    push(g, p, op);
+    Push q;
+
+    channel_init(g, 1);
+    wr(g, PFIFO_RUNLIST_INTR, 1);
+    push_init(&q, 1);
+    push(&q, INC(CE_SUBCH, 0, 1));
+    push(&q, CE_CLASS);
+    return q;
 }
 
 static void test_channel(void)
@@ -742,10 +598,10 @@ static void test_channel(void)
     Gpu *g = gpu_start("");
     Push p = make_channel(g);
 
-    push_sem(g, &p, V_SEM, 0x1001, 2);
-    push(g, &p, 0);                             /* NOP */
-    push(g, &p, INC(0, 0x20, 1));               /* NON_STALL_INTERRUPT */
-    push(g, &p, 0);
+    push_sem(&p, V_SEM, 0x1001, 2);
+    push(&p, 0);                             /* NOP */
+    push(&p, INC(0, 0x20, 1));               /* NON_STALL_INTERRUPT */
+    push(&p, 0);
     kick(g, &p);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x1001);
     g_assert_cmphex(rd(g, PFIFO_INTR), ==, PFIFO_INTR_NONSTALL);
@@ -757,8 +613,8 @@ static void test_channel(void)
     g_assert_cmpuint(v_ldl(g, V_USERD + 0x88), ==, 1);  /* GP_GET */
 
     /* An acquire that does not hold waits, and what follows it, too. */
-    push_sem(g, &p, V_SEM + 16, 5, 4 | 1 << 24);        /* >= 5 */
-    push_sem(g, &p, V_SEM + 32, 0x2002, 2 | 1 << 24);
+    push_sem(&p, V_SEM + 16, 5, 4 | 1 << 24);        /* >= 5 */
+    push_sem(&p, V_SEM + 32, 0x2002, 2 | 1 << 24);
     kick(g, &p);
     v_stl(g, V_SEM + 16, 4);
     step(g, 1000000);
@@ -769,14 +625,14 @@ static void test_channel(void)
 
     /* A blocked runlist and a disabled channel do not run. */
     wr(g, PFIFO_SCHED_DISABLE, 1);
-    push_sem(g, &p, V_SEM, 0x3003, 2);
+    push_sem(&p, V_SEM, 0x3003, 2);
     kick(g, &p);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x1001);
     wr(g, PFIFO_SCHED_DISABLE, 0);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x3003);
     wr(g, CCSR_CHANNEL, 1 << 11);
     g_assert_cmpuint(v_ldl(g, V_INST + 0x14), ==, 3);   /* saved GP_GET */
-    push_sem(g, &p, V_SEM, 0x4004, 2);
+    push_sem(&p, V_SEM, 0x4004, 2);
     kick(g, &p);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x3003);
 
@@ -800,9 +656,9 @@ static void test_drop_nonstall(void)
 
     set(g, "drop-nonstall", 1);
     for (uint32_t i = 0; i < 2; i++) {
-        push_sem(g, &p, V_SEM, 0xb000 + i, 2);
-        push(g, &p, INC(0, 0x20, 1));
-        push(g, &p, 0);
+        push_sem(&p, V_SEM, 0xb000 + i, 2);
+        push(&p, INC(0, 0x20, 1));
+        push(&p, 0);
         kick(g, &p);
         g_assert_cmphex(v_ldl(g, V_SEM), ==, 0xb000 + i);
         g_assert_cmphex(rd(g, PFIFO_INTR), ==, i ? PFIFO_INTR_NONSTALL : 0);
@@ -811,29 +667,6 @@ static void test_drop_nonstall(void)
     }
     gpu_stop(g);
 }
-
-static void push_copy(Gpu *g, Push *p, uint64_t src, uint64_t dst,
-                      uint32_t pitch_in, uint32_t pitch_out, uint32_t length,
-                      uint32_t count, uint32_t launch)
-{
-    push(g, p, INC(CE_SUBCH, 0x400, 8));
-    push(g, p, src >> 32);
-    push(g, p, src);
-    push(g, p, dst >> 32);
-    push(g, p, dst);
-    push(g, p, pitch_in);
-    push(g, p, pitch_out);
-    push(g, p, length);
-    push(g, p, count);
-    push(g, p, INC(CE_SUBCH, 0x300, 1));
-    push(g, p, launch);
-}
-
-#define L_COPY          (2 | 1 << 2 | 1 << 7 | 1 << 8)
-#define L_MULTI         (1 << 9)
-#define L_REMAP         (1 << 10)
-#define L_SRC_PHYS      (1 << 12)
-#define L_DST_PHYS      (1 << 13)
 
 /*
  * What a channel was doing when it was taken off the hardware is in its
@@ -846,19 +679,19 @@ static void test_channel_resume(void)
     Push p = make_channel(g);
 
     v_stl(g, V_DATA, 0xc0c0c0c0);
-    push(g, &p, INC(CE_SUBCH, 0x400, 8));
-    push(g, &p, 0);
-    push(g, &p, V_DATA);
-    push(g, &p, 0);
-    push(g, &p, V_DATA + 0x100);
-    push(g, &p, 0);
-    push(g, &p, 0);
-    push(g, &p, 4);
-    push(g, &p, 0);
-    push_sem(g, &p, V_SEM + 16, 5, 4 | 1 << 24);        /* >= 5 */
-    push(g, &p, INC(CE_SUBCH, 0x300, 1));
-    push(g, &p, L_COPY | L_SRC_PHYS | L_DST_PHYS);
-    push_sem(g, &p, V_SEM, 0xd00d, 2);
+    push(&p, INC(CE_SUBCH, 0x400, 8));
+    push(&p, 0);
+    push(&p, V_DATA);
+    push(&p, 0);
+    push(&p, V_DATA + 0x100);
+    push(&p, 0);
+    push(&p, 0);
+    push(&p, 4);
+    push(&p, 0);
+    push_sem(&p, V_SEM + 16, 5, 4 | 1 << 24);        /* >= 5 */
+    push(&p, INC(CE_SUBCH, 0x300, 1));
+    push(&p, L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    push_sem(&p, V_SEM, 0xd00d, 2);
     kick(g, &p);
     wr(g, CCSR_INST, 0);
     wr(g, PMC_ENABLE, ~(PMC_UNIT_PFIFO | PMC_UNIT_CE0));
@@ -897,18 +730,18 @@ static void test_copy(void)
     /* host to VRAM, physical: 260 SRC_PHYS_MODE coherent system memory */
     pattern(in, 0x3000, 1);
     qtest_memwrite(g->qts, SYS_BUF, in, 0x3000);
-    push(g, &p, IMM(CE_SUBCH, 0x260, 1));
-    push(g, &p, IMM(CE_SUBCH, 0x264, 0));
-    push_copy(g, &p, SYS_BUF + 3, V_DATA + 5, 0, 0, 0x2ff0, 0,
+    push(&p, IMM(CE_SUBCH, 0x260, 1));
+    push(&p, IMM(CE_SUBCH, 0x264, 0));
+    push_copy(&p, SYS_BUF + 3, V_DATA + 5, 0, 0, 0x2ff0, 0,
               L_COPY | L_SRC_PHYS | L_DST_PHYS);
     kick(g, &p);
     g_assert(!memcmp(g->vram + V_DATA + 5, in + 3, 0x2ff0));
     g_assert_cmpuint(counter(g, "ce-bytes-h2d"), ==, 0x2ff0);
 
     /* and back */
-    push(g, &p, IMM(CE_SUBCH, 0x260, 0));
-    push(g, &p, IMM(CE_SUBCH, 0x264, 2));
-    push_copy(g, &p, V_DATA + 5, SYS_BUF + 0x10000, 0, 0, 0x2ff0, 0,
+    push(&p, IMM(CE_SUBCH, 0x260, 0));
+    push(&p, IMM(CE_SUBCH, 0x264, 2));
+    push_copy(&p, V_DATA + 5, SYS_BUF + 0x10000, 0, 0, 0x2ff0, 0,
               L_COPY | L_SRC_PHYS | L_DST_PHYS);
     kick(g, &p);
     qtest_memread(g->qts, SYS_BUF + 0x10000, out, 0x2ff0);
@@ -921,7 +754,7 @@ static void test_copy(void)
     set_small(g, 1, PTE(V_DATA + 0x2000));
     set_small(g, 2, PTE_SYS(SYS_BUF));
     set_small(g, 3, PTE(V_DATA + 0x8000));
-    push_copy(g, &p, VA_SMALL + 0xf00, VA_SMALL + 0x2f80, 0x300, 0x50, 0x40,
+    push_copy(&p, VA_SMALL + 0xf00, VA_SMALL + 0x2f80, 0x300, 0x50, 0x40,
               5, L_COPY | L_MULTI);
     kick(g, &p);
     qtest_memread(g->qts, SYS_BUF, out, 0x1000);
@@ -938,12 +771,12 @@ static void test_copy(void)
     }
 
     /* fill: two 4 byte constants for each 8 byte element */
-    push(g, &p, INC(CE_SUBCH, 0x700, 3));
-    push(g, &p, 0x01020304);
-    push(g, &p, 0x05060708);
-    push(g, &p, 1 << 24 | 3 << 16 | 5 << 4 | 4);
-    push(g, &p, IMM(CE_SUBCH, 0x264, 0));
-    push_copy(g, &p, 0, V_DATA, 0, 0, 0x200, 0,
+    push(&p, INC(CE_SUBCH, 0x700, 3));
+    push(&p, 0x01020304);
+    push(&p, 0x05060708);
+    push(&p, 1 << 24 | 3 << 16 | 5 << 4 | 4);
+    push(&p, IMM(CE_SUBCH, 0x264, 0));
+    push_copy(&p, 0, V_DATA, 0, 0, 0x200, 0,
               L_COPY | L_REMAP | L_DST_PHYS);
     kick(g, &p);
     for (i = 0; i < 0x1000; i += 8) {
@@ -990,9 +823,9 @@ static void test_copy_own_bar(void)
         memcpy(want, g->vram + cases[i].src_vram[0], 0x800);
         memcpy(want + 0x800, g->vram + cases[i].src_vram[1], 0x800);
 
-        push(g, &p, IMM(CE_SUBCH, 0x260, cases[i].src_mode));
-        push(g, &p, IMM(CE_SUBCH, 0x264, cases[i].dst_mode));
-        push_copy(g, &p, cases[i].src, cases[i].dst, 0, 0, sizeof(want), 0,
+        push(&p, IMM(CE_SUBCH, 0x260, cases[i].src_mode));
+        push(&p, IMM(CE_SUBCH, 0x264, cases[i].dst_mode));
+        push_copy(&p, cases[i].src, cases[i].dst, 0, 0, sizeof(want), 0,
                   L_COPY | L_SRC_PHYS | L_DST_PHYS);
         kick(g, &p);
         g_assert_cmpuint(counter(g, "ce-errors"), ==, 0);
@@ -1019,11 +852,11 @@ static void test_config_space(void)
         v_stl(g, V_DATA, 0);
         if (sem) {
             set_small(g, 0, PTE_SYS(command & ~0xfffull));
-            push_sem(g, &p, VA_SMALL + 4, 0, 2 | 1 << 24);
+            push_sem(&p, VA_SMALL + 4, 0, 2 | 1 << 24);
         } else {
-            push(g, &p, IMM(CE_SUBCH, 0x260, modes[i][0]));
-            push(g, &p, IMM(CE_SUBCH, 0x264, modes[i][1]));
-            push_copy(g, &p, modes[i][0] ? command : V_DATA,
+            push(&p, IMM(CE_SUBCH, 0x260, modes[i][0]));
+            push(&p, IMM(CE_SUBCH, 0x264, modes[i][1]));
+            push_copy(&p, modes[i][0] ? command : V_DATA,
                       modes[i][1] ? command : V_DATA, 0, 0, 4, 0,
                       L_COPY | L_SRC_PHYS | L_DST_PHYS);
         }
@@ -1047,9 +880,9 @@ static void test_copy_delay(void)
 
     set(g, "copy-delay-us", 100);
     v_stl(g, V_DATA, 0xd0d0d0d0);
-    push_copy(g, &p, V_DATA, V_DATA + 0x100, 0, 0, 4, 0,
+    push_copy(&p, V_DATA, V_DATA + 0x100, 0, 0, 4, 0,
               L_COPY | L_SRC_PHYS | L_DST_PHYS);
-    push_sem(g, &p, V_SEM, 0x5005, 2);
+    push_sem(&p, V_SEM, 0x5005, 2);
     kick(g, &p);
     wr(g, PFIFO_PREEMPT, 0);
     g_assert_cmphex(rd(g, PFIFO_PREEMPT), ==, 1 << 20);
@@ -1072,7 +905,7 @@ static void test_copy_rebound(void)
 
     set(g, "copy-delay-us", 100);
     v_stl(g, V_DATA, 0xe0e0e0e0);
-    push_copy(g, &p, V_DATA, V_DATA + 0x100, 0, 0, 4, 0,
+    push_copy(&p, V_DATA, V_DATA + 0x100, 0, 0, 4, 0,
               L_COPY | L_SRC_PHYS | L_DST_PHYS);
     kick(g, &p);
     step(g, 50 * 1000);
@@ -1082,15 +915,13 @@ static void test_copy_rebound(void)
     g_assert_cmpuint(counter(g, "guest-errors"), ==, 1);
 
     /* Work without a doorbell: nobody looks for it when the delay is over. */
-    push_sem(g, &p, V_SEM, 0xa00a, 2);
-    put = v_ldl(g, V_USERD + 0x8c);
-    v_stl(g, V_GPFIFO + put * 8, p.at);
-    v_stl(g, V_GPFIFO + put * 8 + 4, p.words << 10);
-    v_stl(g, V_USERD + 0x8c, put + 1);
+    push_sem(&p, V_SEM, 0xa00a, 2);
+    put = push_entry(g, &p);
+    v_stl(g, V_USERD + 0x8c, put);
     step(g, 200 * 1000);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
     g_assert_cmphex(v_ldl(g, V_DATA + 0x100), ==, 0);
-    set_put(g, 0, put + 1);
+    set_put(g, 0, put);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0xa00a);
     g_assert_cmphex(v_ldl(g, V_DATA + 0x100), ==, 0);
     gpu_stop(g);
@@ -1104,8 +935,8 @@ static Gpu *bad_launch(uint64_t src, uint64_t dst, uint32_t len,
     Push p = make_channel(g);
 
     set(g, "fail-copies", inject);
-    push_copy(g, &p, src, dst, 0, 0, len, 0, launch);
-    push_sem(g, &p, V_SEM, 0x6006, 2);
+    push_copy(&p, src, dst, 0, 0, len, 0, launch);
+    push_sem(&p, V_SEM, 0x6006, 2);
     kick(g, &p);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
     g_assert_cmpuint(counter(g, "ce-errors"), ==, 1);
@@ -1154,7 +985,7 @@ static void test_copy_endless(void)
     Gpu *g = gpu_start("");
     Push p = make_channel(g);
 
-    push_copy(g, &p, V_DATA, V_DATA + 64, 0, 0, 1, UINT32_MAX,
+    push_copy(&p, V_DATA, V_DATA + 64, 0, 0, 1, UINT32_MAX,
               L_COPY | L_MULTI | L_SRC_PHYS | L_DST_PHYS);
     kick(g, &p);
     g_assert_cmphex(rd(g, PFIFO_PREEMPT) & 1 << 20, !=, 0);
@@ -1190,9 +1021,9 @@ static void test_bad_methods(void)
         Gpu *g = gpu_start("");
         Push p = make_channel(g);
 
-        push(g, &p, cases[i].header);
-        push(g, &p, 0);
-        push_sem(g, &p, V_SEM, 0x7007, 2);
+        push(&p, cases[i].header);
+        push(&p, 0);
+        push_sem(&p, V_SEM, 0x7007, 2);
         kick(g, &p);
         g_assert_cmphex(rd(g, PBDMA_INTR_0), ==, cases[i].intr);
         g_assert_cmphex(rd(g, PFIFO_INTR), ==, PFIFO_INTR_PBDMA);
@@ -1217,30 +1048,17 @@ static void test_bad_methods(void)
 /* An error stops the PBDMA, and so all channels, until it is cleared. */
 static void test_two_errors(void)
 {
-    const uint64_t inst = V_INST + 0x1000, gpfifo = V_GPFIFO + 0x100;
     Gpu *g = gpu_start("");
-    Push p = make_channel(g), q = { 0, V_PUSH + 0x800 };
+    Push p = make_channel(g), q = make_second(g);
 
-    memcpy(g->vram + inst, g->vram + V_INST, 0x1000);
-    v_stl(g, inst + 0x08, V_USERD + 0x200);
-    v_stl(g, inst + 0x48, gpfifo);
-    v_stl(g, V_RUNLIST + 16, 1);
-    v_stl(g, V_RUNLIST + 20, inst >> 12);
-    wr(g, CCSR_INST + 8, 1u << 31 | inst >> 12);
-    wr(g, CCSR_CHANNEL + 8, 1 << 10);
-    wr(g, PFIFO_RUNLIST, 3);
-    wr(g, PFIFO_RUNLIST_INTR, 1);
-
-    push(g, &p, INC(0, 0x3c, 1));
-    push(g, &p, 0xbad0);
-    push_sem(g, &p, V_SEM, 0xe000, 2);
+    push(&p, INC(0, 0x3c, 1));
+    push(&p, 0xbad0);
+    push_sem(&p, V_SEM, 0xe000, 2);
     kick(g, &p);
-    push(g, &q, INC(0, 0x40, 1));
-    push(g, &q, 0xbad1);
-    push_sem(g, &q, V_SEM + 16, 0xe001, 2);
-    v_stl(g, gpfifo, q.at);
-    v_stl(g, gpfifo + 4, q.words << 10);
-    set_put(g, 1, 1);
+    push(&q, INC(0, 0x40, 1));
+    push(&q, 0xbad1);
+    push_sem(&q, V_SEM + 16, 0xe001, 2);
+    kick(g, &q);
     g_assert_cmphex(rd(g, PBDMA_CHANNEL), ==, 0);
     g_assert_cmphex(rd(g, PBDMA_METHOD0), ==, 0x3c);
     g_assert_cmphex(rd(g, PBDMA_DATA0), ==, 0xbad0);
@@ -1299,7 +1117,7 @@ static void test_bad_setup(void)
     wr(g, CCSR_INST, 0);
     v_stl(g, V_INST + 0x14, 0);
     wr(g, CCSR_INST, 1u << 31 | V_INST >> 12);
-    push_sem(g, &p, V_SEM, 0x8008, 2);
+    push_sem(&p, V_SEM, 0x8008, 2);
     kick(g, &p);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x8008);
     gpu_stop(g);
@@ -1377,11 +1195,11 @@ static void test_reset(void)
     g_assert_cmphex(rd(g, PMC_INTR_EN), ==, 0);
     g_assert_cmphex(rd(g, CCSR_CHANNEL), ==, 0);
     g_assert_cmphex(rd(g, PBUS_BAR1_BLOCK), ==, 0);
-    push_sem(g, &p, V_SEM, 0x9009, 2);
+    push_sem(&p, V_SEM, 0x9009, 2);
     kick(g, &p);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
     p = make_channel(g);
-    push_sem(g, &p, V_SEM, 0x9009, 2);
+    push_sem(&p, V_SEM, 0x9009, 2);
     kick(g, &p);
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x9009);
     gpu_stop(g);
