@@ -927,6 +927,142 @@ static void test_copy_rebound(void)
     gpu_stop(g);
 }
 
+static uint32_t engine_stuck(uint32_t id)
+{
+    return ENGINE_STATUS_BUSY | ENGINE_STATUS_CTXSW | ENGINE_STATUS_LOAD | id;
+}
+
+/*
+ * An engine that hangs is reported with the channel that it hangs at, stops the
+ * runlist, and goes on once it was reset: what nouveau does to recover, from
+ * gf100_fifo_intr_sched() to nvkm_runl_rc().
+ */
+static void test_copy_hang(void)
+{
+    const uint32_t unit = 0x15;
+    const uint32_t stuck = engine_stuck(ENGINE_STATUS_NEXT(GROUP(1)) |
+                                        ENGINE_STATUS_NEXT_TSG);
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g), q = make_second(g);
+
+    wr(g, PFIFO_INTR_EN, ~PFIFO_INTR_NONSTALL);
+    v_stl(g, V_DATA, 0xd1d1d1d1);
+    set(g, "hang-copies", 1);
+    push_copy(&q, V_DATA, V_DATA + 0x100, 0, 0, 4, 0,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    push_sem(&q, V_SEM + 16, 0xb00b, 2);
+    kick(g, &q);
+    g_assert_cmpuint(counter(g, "hang-copies"), ==, 0);
+    g_assert_cmphex(rd(g, PMC_INTR), ==, PMC_LEAF0_PFIFO);
+    g_assert_cmphex(rd(g, PFIFO_INTR), ==, PFIFO_INTR_SCHED);
+    g_assert_cmphex(rd(g, PFIFO_SCHED_ERROR), ==, SCHED_ERROR_CTXSW_TIMEOUT);
+    g_assert_cmphex(rd(g, PFIFO_ERROR_SCHED), ==, 1);
+    g_assert_cmphex(rd(g, PFIFO_ENGINE_STATUS), ==, stuck);
+    g_assert_cmphex(rd(g, PFIFO_PREEMPT), ==, 1 << 20);
+
+    /* Acknowledged, it hangs all the same, and nobody else runs. */
+    wr(g, PFIFO_INTR, PFIFO_INTR_SCHED);
+    g_assert_cmphex(rd(g, PMC_INTR), ==, 0);
+    push_sem(&p, V_SEM, 0xc00c, 2);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+
+    /* A fault that the driver triggers tells it to take the channel down. */
+    wr(g, PFIFO_FAULT_TRIGGER, FAULT_TRIGGER_ENABLE | unit);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_TRIGGER), ==,
+                    FAULT_TRIGGER_ENABLE | unit);
+    g_assert_cmphex(rd(g, PFIFO_INTR), ==, PFIFO_INTR_MMU_FAULT);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_UNITS), ==, 1 << unit);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_INST + unit * 16), ==,
+                    (V_INST + 0x1000) >> 12);
+    wr(g, PFIFO_FAULT_TRIGGER, unit);
+    wr(g, PFIFO_FAULT_UNITS, 1 << unit);
+    g_assert_cmphex(rd(g, PFIFO_INTR), ==, 0);
+    g_assert_cmphex(rd(g, PFIFO_ENGINE_STATUS), ==, stuck);
+    wr(g, CCSR_CHANNEL + 8, CCSR_ENABLE_CLR);
+    wr(g, PFIFO_ERROR_SCHED, 1);
+    g_assert_cmphex(rd(g, PFIFO_ERROR_SCHED), ==, 0);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+
+    /* Only a reset gets the engine to work, */
+    wr(g, PMC_ENABLE, ~PMC_UNIT_CE0);
+    wr(g, PMC_ENABLE, UINT32_MAX);
+    g_assert_cmphex(rd(g, PFIFO_ENGINE_STATUS), ==, 0);
+    g_assert_cmphex(rd(g, PFIFO_PREEMPT), ==, 0);
+    wr(g, PFIFO_RUNLIST, 2);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0xc00c);
+    push_copy(&p, V_DATA, V_DATA + 0x200, 0, 0, 4, 0,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x200), ==, 0xd1d1d1d1);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x100), ==, 0);
+    g_assert_cmphex(v_ldl(g, V_SEM + 16), ==, 0);
+
+    /* ... and only ERROR_SCHED the runlist. */
+    set(g, "hang-copies", 1);
+    push_copy(&p, V_DATA, V_DATA + 0x300, 0, 0, 4, 0,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    push_sem(&p, V_SEM, 0xe00e, 2);
+    kick(g, &p);
+    wr(g, PMC_ENABLE, ~PMC_UNIT_CE0);
+    wr(g, PMC_ENABLE, UINT32_MAX);
+    step(g, 1000);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0xc00c);
+    wr(g, PFIFO_ERROR_SCHED, 1);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0xe00e);
+    g_assert_cmpuint(counter(g, "guest-errors"), ==, 0);
+
+    /* A channel without a group is named itself. */
+    q = make_second(g);
+    v_stl(g, V_RUNLIST + 16, 1);
+    wr(g, PFIFO_RUNLIST, 3);
+    set(g, "hang-copies", 1);
+    push_copy(&q, V_DATA, V_DATA, 0, 0, 4, 0,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    kick(g, &q);
+    g_assert_cmphex(rd(g, PFIFO_ENGINE_STATUS), ==,
+                    engine_stuck(ENGINE_STATUS_NEXT(1)));
+    gpu_stop(g);
+}
+
+/* A fault can be triggered at any time, and ends the copy under way. */
+static void test_fault_trigger(void)
+{
+    const uint32_t unit = 0x15;
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g), q = make_second(g);
+
+    wr(g, PFIFO_FAULT_TRIGGER, FAULT_TRIGGER_ENABLE | unit);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_UNITS), ==, 1 << unit);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_INST + unit * 16), ==, 0);
+    wr(g, PFIFO_FAULT_UNITS, 1 << unit);
+
+    /* There is only one engine, with one unit. */
+    wr(g, PFIFO_FAULT_TRIGGER, FAULT_TRIGGER_ENABLE | 4);
+    wr(g, PFIFO_FAULT_TRIGGER + 4, FAULT_TRIGGER_ENABLE | unit);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_UNITS), ==, 0);
+    g_assert_cmpuint(counter(g, "guest-errors"), ==, 2);
+
+    set(g, "copy-delay-us", 100);
+    v_stl(g, V_DATA, 0xd2d2d2d2);
+    push_copy(&p, V_DATA, V_DATA + 0x100, 0, 0, 4, 0,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    push_sem(&p, V_SEM, 0xf00f, 2);
+    kick(g, &p);
+    push_sem(&q, V_SEM + 16, 0xf11f, 2);
+    kick(g, &q);
+    g_assert_cmphex(v_ldl(g, V_SEM + 16), ==, 0);
+    wr(g, PFIFO_FAULT_TRIGGER, FAULT_TRIGGER_ENABLE | unit);
+    g_assert_cmphex(rd(g, PFIFO_FAULT_INST + unit * 16), ==, V_INST >> 12);
+    g_assert_cmphex(rd(g, PFIFO_PREEMPT), ==, 0);
+    g_assert_cmpuint(counter(g, "ce-errors"), ==, 1);
+    g_assert_cmphex(v_ldl(g, V_SEM + 16), ==, 0xf11f);
+    step(g, 200 * 1000);
+    g_assert_cmphex(v_ldl(g, V_DATA + 0x100), ==, 0);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+    gpu_stop(g);
+}
+
 /* Run one bad launch on a fresh channel; it must not touch what follows. */
 static Gpu *bad_launch(uint64_t src, uint64_t dst, uint32_t len,
                        uint32_t launch, bool inject)
@@ -1252,6 +1388,8 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/copy/config-space", test_config_space);
     qtest_add_func("gp100/copy/delay", test_copy_delay);
     qtest_add_func("gp100/copy/rebound", test_copy_rebound);
+    qtest_add_func("gp100/copy/hang", test_copy_hang);
+    qtest_add_func("gp100/copy/trigger-fault", test_fault_trigger);
     qtest_add_func("gp100/copy/errors", test_copy_errors);
     qtest_add_func("gp100/copy/endless", test_copy_endless);
     qtest_add_func("gp100/random", test_random);

@@ -465,6 +465,10 @@ static void ce_launch(GP100State *s, unsigned chid, uint32_t launch)
     if (s->fail_copies) {
         s->fail_copies--;
         ce_launch_error(s, CE_ERR_NO_RESOURCES);
+    } else if (s->hang_copies) {
+        s->hang_copies--;
+        ce->hung = true;
+        gp100_fifo_ctxsw_timeout(s, chid);
     } else if (LAUNCH_TRANSFER(launch) == 3 || LAUNCH_SEMAPHORE(launch) == 3 ||
                (launch & LAUNCH_REDUCTION) || !sides_ok) {
         ce_launch_error(s, CE_ERR_INVALID_VALUE);
@@ -501,7 +505,25 @@ void gp100_ce_abort(GP100State *s)
 {
     s->ce.busy = false;
     s->ce.delayed = false;
+    s->ce.hung = false;
     timer_del(s->ce.delay);
+}
+
+void gp100_ce_trigger_fault(GP100State *s)
+{
+    GP100Ce *ce = &s->ce;
+    GP100Space space = { .valid = false };
+
+    if (ce->busy) {
+        space = ce->space;
+    }
+    if (ce->busy && !ce->hung) {
+        gp100_ce_abort(s);
+        s->stats.ce_errors++;
+        s->fifo.chan[ce->chid].wait = GP100_WAIT_ERROR;
+    }
+    gp100_mmu_fault(s, GP100_UNIT_CE0, &space, 0, false, GP100_FAULT_PDE);
+    gp100_fifo_kick(s);
 }
 
 void gp100_ce_realize(GP100State *s)

@@ -25,6 +25,7 @@
 #define RUNLIST_COUNT           0x0000ffff
 #define RUNLIST_ID(v)           extract32(v, 20, 4)
 #define RUNLIST_ENTRY_TSG       (1u << 13)
+#define RUNLIST_ENTRY_COUNT(w)  extract32(w, 26, 6) /* of channels, of a TSG */
 #define RUNLIST_ENTRY_CHID      0x00000fff
 #define RUNLIST_MAX             (2 * GP100_CHANNELS)
 
@@ -57,6 +58,38 @@ void gp100_fifo_nonstall(GP100State *s)
     s->stats.nonstall_irqs++;
     gp100_reg_set(s, PFIFO_INTR,
                   gp100_reg(s, PFIFO_INTR) | PFIFO_INTR_NONSTALL);
+    gp100_irq_update(s);
+}
+
+/* The group that the runlist says channel @chid is in, or -1. */
+static int channel_group(GP100State *s, unsigned chid)
+{
+    for (unsigned i = 0; i < s->fifo.runlist_len; i++) {
+        if (s->fifo.runlist[i].chid == chid) {
+            return s->fifo.runlist[i].group;
+        }
+    }
+    return -1;
+}
+
+/*
+ * What nouveau needs to find the channel, see gf100_fifo_intr_sched_ctxsw() and
+ * gk104_engn_status().  The runlist stays stopped when the interrupt has been
+ * acknowledged, until PFIFO_ERROR_SCHED is written.
+ */
+void gp100_fifo_ctxsw_timeout(GP100State *s, unsigned chid)
+{
+    int group = channel_group(s, chid);
+    uint32_t status = ENGINE_STATUS_BUSY | ENGINE_STATUS_CTXSW |
+                      ENGINE_STATUS_LOAD;
+
+    status |= group < 0 ? ENGINE_STATUS_NEXT(chid)
+                        : ENGINE_STATUS_NEXT(group) | ENGINE_STATUS_NEXT_TSG;
+    trace_gp100_ctxsw_timeout(chid, status);
+    gp100_reg_set(s, PFIFO_ENGINE_STATUS, status);
+    gp100_reg_set(s, PFIFO_SCHED_ERROR, SCHED_ERROR_CTXSW_TIMEOUT);
+    gp100_reg_set(s, PFIFO_ERROR_SCHED, gp100_reg(s, PFIFO_ERROR_SCHED) | 1);
+    gp100_reg_set(s, PFIFO_INTR, gp100_reg(s, PFIFO_INTR) | PFIFO_INTR_SCHED);
     gp100_irq_update(s);
 }
 
@@ -95,7 +128,7 @@ static void fifo_run(GP100State *s)
         unsigned chid;
 
         if (s->ce.busy) {
-            if (s->ce.delayed) {
+            if (s->ce.delayed || s->ce.hung) {
                 break;
             }
             gp100_ce_step(s, &budget);
@@ -106,7 +139,7 @@ static void fifo_run(GP100State *s)
             break;
         }
         f->next %= f->runlist_len;
-        chid = f->runlist[f->next++];
+        chid = f->runlist[f->next++].chid;
         idle++;
         if (!channel_runnable(s, chid)) {
             continue;
@@ -173,6 +206,8 @@ static void fifo_runlist_submit(GP100State *s, unsigned i, uint32_t val)
     uint64_t addr = (uint64_t)(base & RUNLIST_BASE_PTR) << 12;
     unsigned count = val & RUNLIST_COUNT;
     g_autofree uint32_t *entries = NULL;
+    unsigned in_group = 0;
+    int group = -1;
 
     trace_gp100_runlist(RUNLIST_ID(val), addr, count);
     if (RUNLIST_ID(val) >= GP100_RUNLISTS) {
@@ -195,13 +230,20 @@ static void fifo_runlist_submit(GP100State *s, unsigned i, uint32_t val)
         unsigned chid = w & RUNLIST_ENTRY_CHID;
 
         if (w & RUNLIST_ENTRY_TSG) {
-            continue;           /* time slices mean nothing here */
+            group = chid;       /* time slices mean nothing here */
+            in_group = RUNLIST_ENTRY_COUNT(w);
+            continue;
+        }
+        if (in_group) {
+            in_group--;
+        } else {
+            group = -1;
         }
         if (chid >= GP100_CHANNELS || f->runlist_len == GP100_CHANNELS) {
             gp100_guest_error(s, "runlist entry %u: channel %u", e, chid);
             continue;
         }
-        f->runlist[f->runlist_len++] = chid;
+        f->runlist[f->runlist_len++] = (GP100RunlistEntry) { chid, group };
     }
     gp100_reg_set(s, PFIFO_RUNLIST_INTR,
                   gp100_reg(s, PFIFO_RUNLIST_INTR) | 1u << RUNLIST_ID(val));
@@ -224,6 +266,27 @@ static void fifo_preempt_write(GP100State *s, unsigned i, uint32_t val)
 static uint32_t fifo_preempt_read(GP100State *s, unsigned i)
 {
     return gp100_reg(s, PFIFO_PREEMPT) | (s->ce.busy ? PREEMPT_PENDING : 0);
+}
+
+/* Nobody asks what an engine that works is at. */
+static uint32_t fifo_engine_status_read(GP100State *s, unsigned i)
+{
+    return i == 0 && s->ce.hung ? gp100_reg(s, PFIFO_ENGINE_STATUS) : 0;
+}
+
+/* To get a channel off the engine, see gf100_engn_mmu_fault_trigger(). */
+static void fifo_fault_trigger_write(GP100State *s, unsigned i, uint32_t val)
+{
+    if (!(val & FAULT_TRIGGER_ENABLE)) {
+        return;
+    }
+    trace_gp100_fault_trigger(i, val & FAULT_TRIGGER_UNIT);
+    if (i != 0 || (val & FAULT_TRIGGER_UNIT) != GP100_UNIT_CE0) {
+        gp100_guest_error(s, "engine %u has no fault unit 0x%" PRIx32, i,
+                          val & FAULT_TRIGGER_UNIT);
+        return;
+    }
+    gp100_ce_trigger_fault(s);
 }
 
 static void ccsr_inst_write(GP100State *s, unsigned chid, uint32_t val)
@@ -303,12 +366,13 @@ static const GP100Reg fifo_regs[] = {
       .write = fifo_kick_write },
     { PFIFO_PREEMPT, "PREEMPT", .wmask = ~PREEMPT_PENDING,
       .read = fifo_preempt_read, .write = fifo_preempt_write },
-    { PFIFO_ENGINE_STATUS, "ENGINE_STATUS", .count = 16, .stride = 8 },
+    { PFIFO_ENGINE_STATUS, "ENGINE_STATUS", .count = 16, .stride = 8,
+      .read = fifo_engine_status_read },
     { PFIFO_RUNLIST_INTR, "RUNLIST_INTR", .w1c = UINT32_MAX,
       .write = gp100_irq_write },
     PLAIN(PFIFO_ENGINE_INTR_EN, "ENGINE_INTR_EN"),
     { PFIFO_FAULT_TRIGGER, "FAULT_TRIGGER", .count = 16,
-      .wmask = UINT32_MAX },
+      .wmask = UINT32_MAX, .write = fifo_fault_trigger_write },
     { CCSR_INST, "CCSR_INST", .count = GP100_CHANNELS, .stride = 8,
       .wmask = UINT32_MAX, .write = ccsr_inst_write },
     { CCSR_CHANNEL, "CCSR_CHANNEL", .count = GP100_CHANNELS, .stride = 8,

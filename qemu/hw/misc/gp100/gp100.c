@@ -277,6 +277,8 @@ static void gp100_instance_init(Object *obj)
                                    OBJ_PROP_FLAG_READWRITE);
     object_property_add_uint32_ptr(obj, "fail-copies", &s->fail_copies,
                                    OBJ_PROP_FLAG_READWRITE);
+    object_property_add_uint32_ptr(obj, "hang-copies", &s->hang_copies,
+                                   OBJ_PROP_FLAG_READWRITE);
     object_property_add_uint32_ptr(obj, "drop-nonstall", &s->drop_nonstall,
                                    OBJ_PROP_FLAG_READWRITE);
 }

@@ -166,9 +166,14 @@ typedef struct GP100Budget {
     int64_t bytes;
 } GP100Budget;
 
+typedef struct GP100RunlistEntry {
+    uint16_t chid;
+    int16_t group;                      /* that the channel is in, or -1 */
+} GP100RunlistEntry;
+
 typedef struct GP100Fifo {
     GP100Channel chan[GP100_CHANNELS];
-    uint16_t runlist[GP100_CHANNELS];   /* channel ids, in runlist order */
+    GP100RunlistEntry runlist[GP100_CHANNELS];
     unsigned runlist_len;
     unsigned next;                      /* round robin position */
     bool running;
@@ -188,6 +193,7 @@ typedef struct GP100CopySide {
 typedef struct GP100Ce {
     bool busy;
     bool delayed;               /* copy-delay-us has not passed yet */
+    bool hung;                  /* until the engine is reset */
     unsigned chid;
     uint32_t launch;            /* LAUNCH_DMA */
     GP100Space space;
@@ -267,6 +273,7 @@ struct GP100State {
     bool use_tlb;
     uint32_t copy_delay_us;
     uint32_t fail_copies;
+    uint32_t hang_copies;
     uint32_t drop_nonstall;
 
     MemoryRegion bar0;
@@ -444,6 +451,11 @@ void gp100_fifo_kick(GP100State *s);
 void gp100_fifo_kick_later(GP100State *s);
 /* Raise the non-stalling interrupt. */
 void gp100_fifo_nonstall(GP100State *s);
+/*
+ * The copy engine does not get channel @chid loaded: stop the runlist and raise
+ * the scheduler's interrupt.
+ */
+void gp100_fifo_ctxsw_timeout(GP100State *s, unsigned chid);
 
 /* pbdma.c */
 
@@ -472,5 +484,10 @@ bool gp100_ce_method(GP100State *s, unsigned chid, uint32_t mthd,
 void gp100_ce_step(GP100State *s, GP100Budget *budget);
 /* Forget the current launch, if any: it has no further effect. */
 void gp100_ce_abort(GP100State *s);
+/*
+ * Raise an MMU fault of the engine, whatever it does.  A copy under way ends
+ * with it; an engine that hangs goes on hanging.
+ */
+void gp100_ce_trigger_fault(GP100State *s);
 
 #endif

@@ -47,6 +47,7 @@
 #define PFIFO_PBDMA_NUM         0x002004
 #define PFIFO_CHANNEL_NUM       0x002008
 #define PFIFO_INTR              0x002100
+#define   PFIFO_INTR_SCHED        (1u << 8)
 #define   PFIFO_INTR_MMU_FAULT    (1u << 28)
 #define   PFIFO_INTR_PBDMA        (1u << 29)
 #define   PFIFO_INTR_RUNLIST      (1u << 30)
@@ -63,13 +64,19 @@
 #define PFIFO_PBDMA_MAP         0x002390
 #define PFIFO_BIND_ERROR        0x00252c
 #define PFIFO_SCHED_ERROR       0x00254c
+#define   SCHED_ERROR_CTXSW_TIMEOUT 0x0a
 #define PFIFO_CHSW_ERROR        0x00256c
 #define PFIFO_FAULT_UNITS       0x00259c
 #define PFIFO_PBDMA_INTR        0x0025a0
-#define PFIFO_ERROR_SCHED       0x00262c
+#define PFIFO_ERROR_SCHED       0x00262c    /* runlists that an error stopped */
 #define PFIFO_SCHED_DISABLE     0x002630
 #define PFIFO_PREEMPT           0x002634
 #define PFIFO_ENGINE_STATUS     0x002640    /* stride 8 */
+#define   ENGINE_STATUS_LOAD      (1u << 13)
+#define   ENGINE_STATUS_CTXSW     (1u << 15) /* in progress */
+#define   ENGINE_STATUS_NEXT(id)  ((uint32_t)(id) << 16)
+#define   ENGINE_STATUS_NEXT_TSG  (1u << 28)
+#define   ENGINE_STATUS_BUSY      (1u << 31)
 #define PFIFO_FAULT_INST        0x002800    /* stride 16 */
 #define PFIFO_FAULT_LO          0x002804
 #define PFIFO_FAULT_HI          0x002808
@@ -77,6 +84,8 @@
 #define PFIFO_RUNLIST_INTR      0x002a00
 #define PFIFO_ENGINE_INTR_EN    0x002a04
 #define PFIFO_FAULT_TRIGGER     0x002a30
+#define   FAULT_TRIGGER_UNIT      0x0000001f
+#define   FAULT_TRIGGER_ENABLE    (1u << 8)
 #define PFIFO_FAULT_BUF_LO      0x002a70
 #define PFIFO_FAULT_BUF_HI      0x002a74
 #define PFIFO_FAULT_BUF_SIZE    0x002a78
