@@ -1130,6 +1130,57 @@ static void test_copy_endless(void)
     gpu_stop(g);
 }
 
+/* All of @words are among those of a string property. */
+static void check_counts(Gpu *g, const char *property,
+                         const char *const *words)
+{
+    QDict *r = qtest_qmp(g->qts, "{'execute': 'qom-get', 'arguments': "
+                         "{'path': '/machine/peripheral/gpu', "
+                         "'property': %s}}", property);
+    g_auto(GStrv) counts = g_strsplit(qdict_get_str(r, "return"), " ", 0);
+
+    for (; *words; words++) {
+        if (!g_strv_contains((const char *const *)counts, *words)) {
+            g_error("%s: no %s in %s", property, *words,
+                    qdict_get_str(r, "return"));
+        }
+    }
+    qobject_unref(r);
+}
+
+/* What was done is counted, with success and without. */
+static void test_counts(void)
+{
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+
+    push_copy(&p, V_DATA, V_DATA + 64, 0, 0, 4, 0,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    push_sem(&p, V_SEM, 1, 2);
+    kick(g, &p);
+    check_counts(g, "method-counts", (const char *const []) {
+        "HOST.SET_OBJECT=1/0", "HOST.SEMAPHORE=4/0", "HOST.WFI=0/0",
+        "CE.OFFSET_PITCH_LINE=8/0", "CE.LAUNCH_DMA=1/0", "CE.SET_REMAP=0/0",
+        NULL
+    });
+    check_counts(g, "event-counts", (const char *const []) {
+        "PFIFO_DOORBELL=1/0", "PBDMA_LOAD=1/0", "PBDMA_ENTRY=1/0",
+        "PBDMA_INC=4/0", "PBDMA_RELEASE=0/0", "PBDMA_RELEASE_STAMP=1/0",
+        "CE_SRC_PHYSICAL=1/0", "CE_LINES=0/0", "CE_D2D=1/0",
+        "CE_ERROR_CONFIG=0/0", NULL
+    });
+    push_copy(&p, V_DATA, V_DATA + 64, 0, 0, 4, 2,      /* block-linear */
+              2 | L_MULTI | L_SRC_PHYS | L_DST_PHYS);
+    kick(g, &p);
+    check_counts(g, "method-counts", (const char *const []) {
+        "CE.LAUNCH_DMA=1/1", NULL
+    });
+    check_counts(g, "event-counts", (const char *const []) {
+        "CE_SRC_PHYSICAL=1/1", "CE_LINES=0/1", "CE_ERROR_CONFIG=1/0", NULL
+    });
+    gpu_stop(g);
+}
+
 /* As nouveau does, see gf100_runq_intr() and gf100_fifo_intr_pbdma(). */
 static void ack_pbdma(Gpu *g)
 {
@@ -1392,6 +1443,7 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/copy/trigger-fault", test_fault_trigger);
     qtest_add_func("gp100/copy/errors", test_copy_errors);
     qtest_add_func("gp100/copy/endless", test_copy_endless);
+    qtest_add_func("gp100/counts", test_counts);
     qtest_add_func("gp100/random", test_random);
     qtest_add_func("gp100/reset", test_reset);
     qtest_add_func("gp100/sleep", test_sleep);

@@ -52,6 +52,7 @@ static MemTxResult bar_access(GP100State *s, GP100Bar *bar, unsigned unit,
                         : gp100_phys_read(s, GP100_APER_VRAM, offset, buf,
                                           size);
 
+        gp100_did(s, GP100_EVENT_BAR_LINEAR, ok);
         if (ok) {
             return MEMTX_OK;
         }
@@ -62,6 +63,7 @@ static MemTxResult bar_access(GP100State *s, GP100Bar *bar, unsigned unit,
     }
     fault = write ? gp100_virt_write(s, &bar->space, offset, buf, size, &va)
                   : gp100_virt_read(s, &bar->space, offset, buf, size, &va);
+    gp100_did(s, GP100_EVENT_BAR_VIRTUAL, fault == GP100_FAULT_NONE);
     if (fault == GP100_FAULT_NONE) {
         return MEMTX_OK;
     }
@@ -98,6 +100,7 @@ static MemTxResult bar1_write(void *opaque, hwaddr addr, uint64_t data,
                    addr, buf, size, true);
     trace_gp100_bar1_write(addr, data, size, attrs.requester_id, r);
     if (r == MEMTX_OK && is_doorbell(s, addr, size)) {
+        gp100_did(s, GP100_EVENT_PFIFO_DOORBELL, true);
         gp100_fifo_kick(s);
     }
     return r;
@@ -233,11 +236,13 @@ static void window_map(GP100State *s, GP100Window *w)
     memory_region_add_subregion_overlap(&s->bar1.container, w->offset, w->mr,
                                         1);
     trace_gp100_window_map(w->offset, w->vram, w->size);
+    gp100_did(s, GP100_EVENT_BAR_WINDOW_MAP, true);
 }
 
 static void window_unmap(GP100State *s, GP100Window *w)
 {
     trace_gp100_window_unmap(w->offset, w->vram, w->size);
+    gp100_did(s, GP100_EVENT_BAR_WINDOW_UNMAP, true);
     memory_region_del_subregion(&s->bar1.container, w->mr);
     object_unparent(OBJECT(w->mr));
     g_free(w->mr);

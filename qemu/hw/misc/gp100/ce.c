@@ -23,9 +23,12 @@
 #define CE_DST_PHYS_MODE        0x264
 #define CE_LAUNCH_DMA           0x300
 #define   LAUNCH_TRANSFER(l)      extract32(l, 0, 2)
+#define   LAUNCH_TRANSFER_MASK    (3u << 0)
 #define   LAUNCH_SEMAPHORE(l)     extract32(l, 3, 2)
+#define   LAUNCH_SEMAPHORE_MASK   (3u << 3)
 #define     SEMAPHORE_FOUR_WORDS    2
 #define   LAUNCH_INTERRUPT(l)     extract32(l, 5, 2)
+#define   LAUNCH_INTERRUPT_MASK   (3u << 5)
 #define     INTERRUPT_BLOCKING      1
 #define     INTERRUPT_NON_BLOCKING  2
 #define   LAUNCH_SRC_PITCH        (1u << 7)
@@ -81,6 +84,65 @@ static const struct {
     { 0x70c, 0x744, "SET_BLOCK_LINEAR" },
 };
 
+QEMU_BUILD_BUG_ON(ARRAY_SIZE(methods) > GP100_CE_METHOD_NAMES);
+
+void gp100_ce_counts(const GP100State *s, GString *text)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(methods); i++) {
+        gp100_count_append(text, "CE.", methods[i].name,
+                           &s->stats.ce_methods[i]);
+    }
+}
+
+/* Count the launch that has ended for all that it was. */
+static void ce_count(GP100State *s, bool good)
+{
+    static const struct {
+        uint32_t mask, value;
+        GP100Event event;
+    } kinds[] = {
+        { LAUNCH_SRC_PHYSICAL, 0, GP100_EVENT_CE_SRC_VIRTUAL },
+        { LAUNCH_SRC_PHYSICAL, LAUNCH_SRC_PHYSICAL,
+          GP100_EVENT_CE_SRC_PHYSICAL },
+        { LAUNCH_DST_PHYSICAL, 0, GP100_EVENT_CE_DST_VIRTUAL },
+        { LAUNCH_DST_PHYSICAL, LAUNCH_DST_PHYSICAL,
+          GP100_EVENT_CE_DST_PHYSICAL },
+        { LAUNCH_MULTI_LINE, LAUNCH_MULTI_LINE, GP100_EVENT_CE_LINES },
+        { LAUNCH_REMAP, LAUNCH_REMAP, GP100_EVENT_CE_REMAP },
+        { LAUNCH_TRANSFER_MASK, 0, GP100_EVENT_CE_NO_TRANSFER },
+        { LAUNCH_SEMAPHORE_MASK, 1 << 3, GP100_EVENT_CE_RELEASE },
+        { LAUNCH_SEMAPHORE_MASK, SEMAPHORE_FOUR_WORDS << 3,
+          GP100_EVENT_CE_RELEASE_STAMP },
+        { LAUNCH_INTERRUPT_MASK, INTERRUPT_BLOCKING << 5,
+          GP100_EVENT_CE_BLOCKING_INTR },
+        { LAUNCH_INTERRUPT_MASK, INTERRUPT_NON_BLOCKING << 5,
+          GP100_EVENT_CE_NON_BLOCKING_INTR },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
+        if ((s->ce.launch & kinds[i].mask) == kinds[i].value) {
+            gp100_did(s, kinds[i].event, good);
+        }
+    }
+}
+
+static GP100Event ce_error_event(CeLaunchError error)
+{
+    switch (error) {
+    case CE_ERR_RECT_OUT_OF_BOUNDS:
+        return GP100_EVENT_CE_ERROR_BOUNDS;
+    case CE_ERR_INVALID_VALUE:
+        return GP100_EVENT_CE_ERROR_VALUE;
+    case CE_ERR_INVALID_OPERATION:
+        return GP100_EVENT_CE_ERROR_OPERATION;
+    case CE_ERR_NO_RESOURCES:
+        return GP100_EVENT_CE_ERROR_RESOURCES;
+    case CE_ERR_INVALID_CONFIG:
+        return GP100_EVENT_CE_ERROR_CONFIG;
+    }
+    g_assert_not_reached();
+}
+
 static void ce_raise(GP100State *s, uint32_t intr)
 {
     gp100_reg_set(s, CE_INTR, gp100_reg(s, CE_INTR) | intr);
@@ -90,6 +152,8 @@ static void ce_raise(GP100State *s, uint32_t intr)
 static void ce_launch_error(GP100State *s, CeLaunchError error)
 {
     gp100_guest_error(s, "channel %u: launch error %u", s->ce.chid, error);
+    gp100_did(s, ce_error_event(error), true);
+    ce_count(s, false);
     s->stats.ce_errors++;
     s->ce.busy = false;
     s->fifo.chan[s->ce.chid].wait = GP100_WAIT_ERROR;
@@ -104,6 +168,7 @@ static void ce_fault(GP100State *s, uint64_t va, bool write,
         ce_launch_error(s, CE_ERR_INVALID_OPERATION);
         return;
     }
+    ce_count(s, false);
     s->stats.ce_errors++;
     s->ce.busy = false;
     s->fifo.chan[s->ce.chid].wait = GP100_WAIT_ERROR;
@@ -184,12 +249,16 @@ static void count_bytes(GP100State *s, GP100Aperture src, GP100Aperture dst,
 
     if (from_vram && to_vram) {
         s->stats.ce_bytes_d2d += n;
+        gp100_did(s, GP100_EVENT_CE_D2D, true);
     } else if (from_vram) {
         s->stats.ce_bytes_d2h += n;
+        gp100_did(s, GP100_EVENT_CE_D2H, true);
     } else if (to_vram) {
         s->stats.ce_bytes_h2d += n;
+        gp100_did(s, GP100_EVENT_CE_H2D, true);
     } else {
         s->stats.ce_bytes_h2h += n;
+        gp100_did(s, GP100_EVENT_CE_H2H, true);
     }
 }
 
@@ -359,6 +428,7 @@ static void ce_complete(GP100State *s)
         return;
     }
     ce->busy = false;
+    ce_count(s, true);
     trace_gp100_ce_done(ce->chid, ce->launch);
     switch (LAUNCH_INTERRUPT(ce->launch)) {
     case INTERRUPT_BLOCKING:
@@ -420,6 +490,7 @@ static void ce_delay_expired(void *opaque)
     GP100State *s = opaque;
 
     s->ce.delayed = false;
+    gp100_did(s, GP100_EVENT_CE_DELAY, true);
     gp100_fifo_kick_later(s);
 }
 
@@ -496,6 +567,8 @@ bool gp100_ce_method(GP100State *s, unsigned chid, uint32_t mthd,
         if (mthd == CE_LAUNCH_DMA) {
             ce_launch(s, chid, data);
         }
+        gp100_count(&s->stats.ce_methods[i],
+                    s->fifo.chan[chid].wait != GP100_WAIT_ERROR);
         return true;
     }
     return false;
@@ -519,6 +592,7 @@ void gp100_ce_trigger_fault(GP100State *s)
     }
     if (ce->busy && !ce->hung) {
         gp100_ce_abort(s);
+        ce_count(s, false);
         s->stats.ce_errors++;
         s->fifo.chan[ce->chid].wait = GP100_WAIT_ERROR;
     }

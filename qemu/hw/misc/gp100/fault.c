@@ -34,6 +34,43 @@ static unsigned fault_client(unsigned unit)
     }
 }
 
+static void count_fault(GP100State *s, unsigned unit, GP100FaultType type)
+{
+    static const struct {
+        GP100FaultType type;
+        GP100Event event;
+    } types[] = {
+        { GP100_FAULT_PDE, GP100_EVENT_FAULT_PDE },
+        { GP100_FAULT_PTE, GP100_EVENT_FAULT_PTE },
+        { GP100_FAULT_VA_LIMIT, GP100_EVENT_FAULT_VA_LIMIT },
+        { GP100_FAULT_UNBOUND_INST, GP100_EVENT_FAULT_UNBOUND_INST },
+        { GP100_FAULT_RO, GP100_EVENT_FAULT_RO },
+        { GP100_FAULT_APERTURE, GP100_EVENT_FAULT_APERTURE },
+        { GP100_FAULT_BUS, GP100_EVENT_FAULT_BUS },
+    };
+    static const struct {
+        unsigned unit;
+        GP100Event event;
+    } units[] = {
+        { GP100_UNIT_BAR1, GP100_EVENT_FAULT_OF_BAR1 },
+        { GP100_UNIT_BAR2, GP100_EVENT_FAULT_OF_BAR2 },
+        { GP100_UNIT_HOST0, GP100_EVENT_FAULT_OF_HOST },
+        { GP100_UNIT_CE0, GP100_EVENT_FAULT_OF_CE },
+    };
+
+    s->stats.mmu_faults++;
+    for (unsigned i = 0; i < ARRAY_SIZE(types); i++) {
+        if (types[i].type == type) {
+            gp100_did(s, types[i].event, true);
+        }
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(units); i++) {
+        if (units[i].unit == unit) {
+            gp100_did(s, units[i].event, true);
+        }
+    }
+}
+
 void gp100_mmu_fault(GP100State *s, unsigned unit, const GP100Space *space,
                      uint64_t va, bool write, GP100FaultType type)
 {
@@ -46,7 +83,7 @@ void gp100_mmu_fault(GP100State *s, unsigned unit, const GP100Space *space,
     if (write) {
         info |= FAULT_INFO_WRITE;
     }
-    s->stats.mmu_faults++;
+    count_fault(s, unit, type);
     trace_gp100_mmu_fault(unit, space->inst, va, write, type);
 
     /* The first fault of a unit stays until the driver has seen it. */

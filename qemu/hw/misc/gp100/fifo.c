@@ -52,9 +52,11 @@ void gp100_fifo_nonstall(GP100State *s)
     if (s->drop_nonstall) {
         s->drop_nonstall--;
         trace_gp100_nonstall(true);
+        gp100_did(s, GP100_EVENT_PFIFO_NONSTALL, false);
         return;
     }
     trace_gp100_nonstall(false);
+    gp100_did(s, GP100_EVENT_PFIFO_NONSTALL, true);
     s->stats.nonstall_irqs++;
     gp100_reg_set(s, PFIFO_INTR,
                   gp100_reg(s, PFIFO_INTR) | PFIFO_INTR_NONSTALL);
@@ -86,6 +88,7 @@ void gp100_fifo_ctxsw_timeout(GP100State *s, unsigned chid)
     status |= group < 0 ? ENGINE_STATUS_NEXT(chid)
                         : ENGINE_STATUS_NEXT(group) | ENGINE_STATUS_NEXT_TSG;
     trace_gp100_ctxsw_timeout(chid, status);
+    gp100_did(s, GP100_EVENT_PFIFO_CTXSW_TIMEOUT, true);
     gp100_reg_set(s, PFIFO_ENGINE_STATUS, status);
     gp100_reg_set(s, PFIFO_SCHED_ERROR, SCHED_ERROR_CTXSW_TIMEOUT);
     gp100_reg_set(s, PFIFO_ERROR_SCHED, gp100_reg(s, PFIFO_ERROR_SCHED) | 1);
@@ -108,6 +111,7 @@ static bool channel_runnable(GP100State *s, unsigned chid)
 static void channel_save(GP100State *s, unsigned chid)
 {
     if (s->fifo.chan[chid].loaded) {
+        gp100_did(s, GP100_EVENT_PBDMA_SAVE, true);
         gp100_pbdma_save(s, chid);
     }
 }
@@ -155,6 +159,7 @@ static void fifo_run(GP100State *s)
         return;
     }
     if (budget.methods <= 0 || budget.bytes <= 0) {
+        gp100_did(s, GP100_EVENT_PFIFO_CONTINUE, true);
         qemu_bh_schedule(f->bh);
     } else if (waiting) {
         timer_mod(f->retry, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) + RETRY_NS);
@@ -179,7 +184,10 @@ static void fifo_run_bh(void *opaque)
 /* Timers have no re-entrancy guard; the bottom half does. */
 static void fifo_retry(void *opaque)
 {
-    gp100_fifo_kick_later(opaque);
+    GP100State *s = opaque;
+
+    gp100_did(s, GP100_EVENT_PFIFO_RETRY, true);
+    gp100_fifo_kick_later(s);
 }
 
 /* Registers */
@@ -199,7 +207,7 @@ static void fifo_userd_base_write(GP100State *s, unsigned i, uint32_t val)
     gp100_bar1_update_windows(s, UINT64_MAX);
 }
 
-static void fifo_runlist_submit(GP100State *s, unsigned i, uint32_t val)
+static bool runlist_load(GP100State *s, uint32_t val)
 {
     GP100Fifo *f = &s->fifo;
     uint32_t base = gp100_reg(s, PFIFO_RUNLIST_BASE);
@@ -212,17 +220,17 @@ static void fifo_runlist_submit(GP100State *s, unsigned i, uint32_t val)
     trace_gp100_runlist(RUNLIST_ID(val), addr, count);
     if (RUNLIST_ID(val) >= GP100_RUNLISTS) {
         gp100_guest_error(s, "no runlist %u", RUNLIST_ID(val));
-        return;
+        return false;
     }
     if (count > RUNLIST_MAX) {
         gp100_guest_error(s, "runlist of %u entries", count);
-        return;
+        return false;
     }
     entries = g_new(uint32_t, 2 * count);
     if (count && !gp100_phys_read(s, RUNLIST_BASE_TARGET(base), addr, entries,
                                   8ull * count)) {
         gp100_guest_error(s, "runlist at 0x%" PRIx64 " cannot be read", addr);
-        return;
+        return false;
     }
     f->runlist_len = 0;
     for (unsigned e = 0; e < count; e++) {
@@ -245,6 +253,17 @@ static void fifo_runlist_submit(GP100State *s, unsigned i, uint32_t val)
         }
         f->runlist[f->runlist_len++] = (GP100RunlistEntry) { chid, group };
     }
+    return true;
+}
+
+static void fifo_runlist_submit(GP100State *s, unsigned i, uint32_t val)
+{
+    bool ok = runlist_load(s, val);
+
+    gp100_did(s, GP100_EVENT_PFIFO_RUNLIST, ok);
+    if (!ok) {
+        return;
+    }
     gp100_reg_set(s, PFIFO_RUNLIST_INTR,
                   gp100_reg(s, PFIFO_RUNLIST_INTR) | 1u << RUNLIST_ID(val));
     gp100_irq_update(s);
@@ -258,6 +277,7 @@ static void fifo_runlist_submit(GP100State *s, unsigned i, uint32_t val)
 static void fifo_preempt_write(GP100State *s, unsigned i, uint32_t val)
 {
     trace_gp100_preempt(val);
+    gp100_did(s, GP100_EVENT_PFIFO_PREEMPT, true);
     for (unsigned c = 0; c < GP100_CHANNELS; c++) {
         channel_save(s, c);
     }
@@ -282,10 +302,12 @@ static void fifo_fault_trigger_write(GP100State *s, unsigned i, uint32_t val)
     }
     trace_gp100_fault_trigger(i, val & FAULT_TRIGGER_UNIT);
     if (i != 0 || (val & FAULT_TRIGGER_UNIT) != GP100_UNIT_CE0) {
+        gp100_did(s, GP100_EVENT_PFIFO_FAULT_TRIGGER, false);
         gp100_guest_error(s, "engine %u has no fault unit 0x%" PRIx32, i,
                           val & FAULT_TRIGGER_UNIT);
         return;
     }
+    gp100_did(s, GP100_EVENT_PFIFO_FAULT_TRIGGER, true);
     gp100_ce_trigger_fault(s);
 }
 
@@ -294,6 +316,7 @@ static void ccsr_inst_write(GP100State *s, unsigned chid, uint32_t val)
     GP100Channel *ch = &s->fifo.chan[chid];
 
     trace_gp100_channel_bind(chid, val);
+    gp100_did(s, GP100_EVENT_PFIFO_BIND, !(s->ce.busy && s->ce.chid == chid));
     if (s->ce.busy && s->ce.chid == chid) {
         gp100_guest_error(s, "channel %u rebound during a copy", chid);
         gp100_ce_abort(s);
@@ -317,9 +340,11 @@ static void ccsr_channel_write(GP100State *s, unsigned chid, uint32_t val)
     GP100Channel *ch = &s->fifo.chan[chid];
 
     if (val & CCSR_ENABLE_CLR) {
+        gp100_did(s, GP100_EVENT_PFIFO_DISABLE, true);
         ch->enabled = false;
         channel_save(s, chid);
     } else if (val & CCSR_ENABLE_SET) {
+        gp100_did(s, GP100_EVENT_PFIFO_ENABLE, true);
         ch->enabled = true;
     }
     trace_gp100_channel_enable(chid, ch->enabled);

@@ -263,6 +263,38 @@ static const VMStateDescription gp100_vmstate = {
     .unmigratable = 1,
 };
 
+void gp100_count_append(GString *text, const char *prefix, const char *name,
+                        const GP100Count *count)
+{
+    g_string_append_printf(text, "%s%s%s=%" PRIu64 "/%" PRIu64,
+                           text->len ? " " : "", prefix, name, count->good,
+                           count->bad);
+}
+
+static char *gp100_get_event_counts(Object *obj, Error **errp)
+{
+    static const char *const names[] = {
+#define GP100_EVENT_NAME(name) #name
+        GP100_EVENTS(GP100_EVENT_NAME)
+#undef GP100_EVENT_NAME
+    };
+    GString *text = g_string_new(NULL);
+
+    for (unsigned i = 0; i < GP100_EVENT_NUM; i++) {
+        gp100_count_append(text, "", names[i], &GP100(obj)->stats.events[i]);
+    }
+    return g_string_free(text, false);
+}
+
+static char *gp100_get_method_counts(Object *obj, Error **errp)
+{
+    GString *text = g_string_new(NULL);
+
+    gp100_pbdma_counts(GP100(obj), text);
+    gp100_ce_counts(GP100(obj), text);
+    return g_string_free(text, false);
+}
+
 /* Counters and the knobs that a test turns while the guest runs. */
 static void gp100_instance_init(Object *obj)
 {
@@ -273,6 +305,9 @@ static void gp100_instance_init(Object *obj)
             obj, stats[i].name, (uint64_t *)((char *)s + stats[i].offset),
             OBJ_PROP_FLAG_READ);
     }
+    object_property_add_str(obj, "event-counts", gp100_get_event_counts, NULL);
+    object_property_add_str(obj, "method-counts", gp100_get_method_counts,
+                            NULL);
     object_property_add_uint32_ptr(obj, "copy-delay-us", &s->copy_delay_us,
                                    OBJ_PROP_FLAG_READWRITE);
     object_property_add_uint32_ptr(obj, "fail-copies", &s->fail_copies,

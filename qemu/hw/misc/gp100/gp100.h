@@ -230,8 +230,62 @@ typedef struct GP100Bar {
 
 /* gp100.c: the device */
 
+/* How often something was done, with success and without. */
+typedef struct GP100Count {
+    uint64_t good;
+    uint64_t bad;
+} GP100Count;
+
+/*
+ * What the GPU can do, besides methods, so that a test can tell what it has
+ * made it do: each is counted, under its name, in the property event-counts.
+ */
+#define GP100_EVENTS(e)                                                 \
+    e(PMC_MSI), e(PMC_INTX), e(PMC_RESET_PFIFO), e(PMC_RESET_CE),       \
+    e(PTIMER_ALARM),                                                    \
+    e(BAR_PRAMIN), e(BAR_LINEAR), e(BAR_VIRTUAL), e(BAR_WINDOW_MAP),    \
+    e(BAR_WINDOW_UNMAP),                                                \
+    e(MMU_INVALIDATE_PDB), e(MMU_INVALIDATE_ALL), e(MMU_LARGE_PAGE),    \
+    e(MMU_BIG_PAGE), e(MMU_SMALL_PAGE), e(MMU_VRAM), e(MMU_SYSTEM),     \
+    e(MMU_SPARSE),                                                      \
+    e(FAULT_PDE), e(FAULT_PTE), e(FAULT_VA_LIMIT),                      \
+    e(FAULT_UNBOUND_INST), e(FAULT_RO), e(FAULT_APERTURE),              \
+    e(FAULT_BUS), e(FAULT_OF_BAR1), e(FAULT_OF_BAR2),                   \
+    e(FAULT_OF_HOST), e(FAULT_OF_CE),                                   \
+    e(PFIFO_RUNLIST), e(PFIFO_BIND), e(PFIFO_ENABLE),                   \
+    e(PFIFO_DISABLE), e(PFIFO_PREEMPT), e(PFIFO_DOORBELL),              \
+    e(PFIFO_RETRY), e(PFIFO_CONTINUE), e(PFIFO_NONSTALL),               \
+    e(PFIFO_CTXSW_TIMEOUT), e(PFIFO_FAULT_TRIGGER),                     \
+    e(PBDMA_LOAD), e(PBDMA_SAVE), e(PBDMA_ENTRY), e(PBDMA_INC),         \
+    e(PBDMA_NON_INC), e(PBDMA_IMMEDIATE), e(PBDMA_INC_ONCE),            \
+    e(PBDMA_END), e(PBDMA_OLD_INC), e(PBDMA_OLD_NON_INC),               \
+    e(PBDMA_RELEASE), e(PBDMA_RELEASE_STAMP), e(PBDMA_ACQUIRE),         \
+    e(PBDMA_ACQUIRE_GEQ), e(PBDMA_ACQUIRE_AND), e(PBDMA_WAIT),          \
+    e(PBDMA_ERROR_GPPTR), e(PBDMA_ERROR_PBENTRY),                       \
+    e(PBDMA_ERROR_METHOD), e(PBDMA_ERROR_DEVICE),                       \
+    e(PBDMA_ERROR_SEMAPHORE), e(PBDMA_GO_ON),                           \
+    e(CE_SRC_VIRTUAL), e(CE_SRC_PHYSICAL), e(CE_DST_VIRTUAL),           \
+    e(CE_DST_PHYSICAL), e(CE_LINES), e(CE_REMAP), e(CE_NO_TRANSFER),    \
+    e(CE_RELEASE), e(CE_RELEASE_STAMP), e(CE_BLOCKING_INTR),            \
+    e(CE_NON_BLOCKING_INTR), e(CE_DELAY), e(CE_H2D), e(CE_D2H),         \
+    e(CE_D2D), e(CE_H2H), e(CE_ERROR_BOUNDS), e(CE_ERROR_VALUE),        \
+    e(CE_ERROR_OPERATION), e(CE_ERROR_RESOURCES), e(CE_ERROR_CONFIG)
+
+typedef enum GP100Event {
+#define GP100_EVENT_ENUM(name) GP100_EVENT_##name
+    GP100_EVENTS(GP100_EVENT_ENUM),
+#undef GP100_EVENT_ENUM
+    GP100_EVENT_NUM
+} GP100Event;
+
+#define GP100_HOST_METHODS      16      /* entries of the tables, at most */
+#define GP100_CE_METHOD_NAMES   16
+
 /* Counters are read-only QOM properties; the names are in gp100.c. */
 typedef struct GP100Stats {
+    GP100Count events[GP100_EVENT_NUM];
+    GP100Count host_methods[GP100_HOST_METHODS];
+    GP100Count ce_methods[GP100_CE_METHOD_NAMES];
     uint64_t ce_launches;
     uint64_t ce_bytes_h2d;
     uint64_t ce_bytes_d2h;
@@ -297,6 +351,24 @@ struct GP100State {
     GP100Ce ce;
     GP100Stats stats;
 };
+
+static inline void gp100_count(GP100Count *count, bool good)
+{
+    if (good) {
+        count->good++;
+    } else {
+        count->bad++;
+    }
+}
+
+static inline void gp100_did(GP100State *s, GP100Event event, bool good)
+{
+    gp100_count(&s->stats.events[event], good);
+}
+
+/* Append "PREFIXNAME=GOOD/BAD" to the words in @text. */
+void gp100_count_append(GString *text, const char *prefix, const char *name,
+                        const GP100Count *count);
 
 /* pri.c */
 
@@ -468,6 +540,8 @@ void gp100_pbdma_save(GP100State *s, unsigned chid);
  * of work or @budget is used up.  false: it could not do anything.
  */
 bool gp100_pbdma_run(GP100State *s, unsigned chid, GP100Budget *budget);
+/* What methods of the host were executed, as gp100_count_append() says it. */
+void gp100_pbdma_counts(const GP100State *s, GString *text);
 /* Stop the PBDMA with interrupt @intr, on behalf of channel @chid. */
 void gp100_pbdma_error(GP100State *s, unsigned chid, uint32_t intr,
                        uint32_t method, uint32_t data);
@@ -480,6 +554,8 @@ void gp100_ce_finalize(GP100State *s);
 /* Execute method @mthd of a copy channel.  false: no such method. */
 bool gp100_ce_method(GP100State *s, unsigned chid, uint32_t mthd,
                      uint32_t data);
+/* The same as gp100_pbdma_counts(), for the copy engine's methods. */
+void gp100_ce_counts(const GP100State *s, GString *text);
 /* Proceed with the current launch until it is done or @budget is used up. */
 void gp100_ce_step(GP100State *s, GP100Budget *budget);
 /* Forget the current launch, if any: it has no further effect. */

@@ -255,6 +255,19 @@ static GP100TlbEntry *tlb_find(GP100State *s, uint64_t pdb, uint64_t va,
     return NULL;
 }
 
+static void count_page(GP100State *s, unsigned size, GP100Aperture aper)
+{
+    static const GP100Event events[GP100_TLB_SHIFTS] = {
+        GP100_EVENT_MMU_LARGE_PAGE, GP100_EVENT_MMU_BIG_PAGE,
+        GP100_EVENT_MMU_SMALL_PAGE,
+    };
+
+    gp100_did(s, events[size], true);
+    gp100_did(s, aper == GP100_APER_VRAM ? GP100_EVENT_MMU_VRAM
+                 : aper == GP100_APER_SPARSE ? GP100_EVENT_MMU_SPARSE
+                 : GP100_EVENT_MMU_SYSTEM, true);
+}
+
 static GP100TlbEntry *tlb_fill(GP100State *s, uint64_t pdb, uint64_t va,
                                const Page *page, unsigned *size)
 {
@@ -263,6 +276,7 @@ static GP100TlbEntry *tlb_fill(GP100State *s, uint64_t pdb, uint64_t va,
     for (*size = 0; tlb_shift[*size] != page->shift; ++*size) {
         ;
     }
+    count_page(s, *size, page->aper);
     e = tlb_slot(s, *size, pdb, va);
     *e = (GP100TlbEntry) {
         .pdb = pdb, .vpn = va >> page->shift, .addr = page->addr,
@@ -440,6 +454,8 @@ static void mmu_invalidate_write(GP100State *s, unsigned i, uint32_t val)
     }
     pdb = all ? UINT64_MAX : invalidate_pdb(s);
     trace_gp100_tlb_invalidate(pdb, val);
+    gp100_did(s, all ? GP100_EVENT_MMU_INVALIDATE_ALL
+                     : GP100_EVENT_MMU_INVALIDATE_PDB, true);
     tlb_flush(s, pdb, all);
     gp100_bar1_update_windows(s, pdb);
 }

@@ -82,11 +82,30 @@ static const struct {
 
 #define FETCH_WORDS             64
 
+static GP100Event error_event(uint32_t intr)
+{
+    switch (intr) {
+    case PBDMA_INTR_0_GPPTR:
+        return GP100_EVENT_PBDMA_ERROR_GPPTR;
+    case PBDMA_INTR_0_PBENTRY:
+        return GP100_EVENT_PBDMA_ERROR_PBENTRY;
+    case PBDMA_INTR_0_METHOD:
+        return GP100_EVENT_PBDMA_ERROR_METHOD;
+    case PBDMA_INTR_0_DEVICE:
+        return GP100_EVENT_PBDMA_ERROR_DEVICE;
+    case PBDMA_INTR_0_SEMAPHORE:
+        return GP100_EVENT_PBDMA_ERROR_SEMAPHORE;
+    default:
+        g_assert_not_reached();
+    }
+}
+
 void gp100_pbdma_error(GP100State *s, unsigned chid, uint32_t intr,
                        uint32_t method, uint32_t data)
 {
     GP100Channel *ch = &s->fifo.chan[chid];
 
+    gp100_did(s, error_event(intr), true);
     gp100_guest_error(s, "channel %u: PBDMA interrupt 0x%08" PRIx32
                       ", method 0x%04" PRIx32 ", data 0x%08" PRIx32,
                       chid, intr, method, data);
@@ -169,7 +188,7 @@ static void load_state(GP100State *s, GP100Channel *ch, uint64_t inst)
     }
 }
 
-bool gp100_pbdma_load(GP100State *s, unsigned chid)
+static bool channel_load(GP100State *s, unsigned chid)
 {
     GP100Channel *ch = &s->fifo.chan[chid];
     uint64_t inst = (uint64_t)(ch->inst & CCSR_INST_PTR) << 12;
@@ -199,6 +218,14 @@ bool gp100_pbdma_load(GP100State *s, unsigned chid)
         return false;
     }
     return true;
+}
+
+bool gp100_pbdma_load(GP100State *s, unsigned chid)
+{
+    bool ok = channel_load(s, chid);
+
+    gp100_did(s, GP100_EVENT_PBDMA_LOAD, ok);
+    return ok;
 }
 
 static bool sem_satisfied(GP100State *s, GP100Channel *ch, uint64_t va,
@@ -231,6 +258,9 @@ static void sem_release(GP100State *s, GP100Channel *ch, uint64_t va,
     GP100FaultType fault = gp100_semaphore_write(s, &ch->space, va, payload,
                                                  stamp, &fault_va);
 
+    gp100_did(s, stamp ? GP100_EVENT_PBDMA_RELEASE_STAMP
+                       : GP100_EVENT_PBDMA_RELEASE,
+              fault == GP100_FAULT_NONE);
     if (fault != GP100_FAULT_NONE) {
         host_fault(s, ch, fault_va, true, fault);
     }
@@ -239,6 +269,13 @@ static void sem_release(GP100State *s, GP100Channel *ch, uint64_t va,
 static uint64_t sem_va(GP100Channel *ch)
 {
     return (uint64_t)(ch->sem[0] & 0xff) << 32 | (ch->sem[1] & ~3u);
+}
+
+static GP100Event acquire_event(uint32_t op)
+{
+    return op == SEM_ACQUIRE ? GP100_EVENT_PBDMA_ACQUIRE
+         : op == SEM_ACQUIRE_GEQ ? GP100_EVENT_PBDMA_ACQUIRE_GEQ
+         : GP100_EVENT_PBDMA_ACQUIRE_AND;
 }
 
 /* Try the acquire in SEMAPHORED; park the channel when it does not hold. */
@@ -252,10 +289,14 @@ static void sem_acquire(GP100State *s, unsigned chid)
         smp_rmb();
         ch->wait = GP100_WAIT_NONE;
         s->stats.sem_acquires++;
+        gp100_did(s, acquire_event(SEM_OP(ch->sem[3])), true);
         trace_gp100_semaphore(chid, sem_va(ch), ch->sem[2], ch->sem[3],
                               parked ? "acquired after waiting" : "acquired");
-    } else if (ch->wait != GP100_WAIT_ERROR && !parked) {
+    } else if (ch->wait == GP100_WAIT_ERROR) {
+        gp100_did(s, acquire_event(SEM_OP(ch->sem[3])), false);
+    } else if (!parked) {
         ch->wait = GP100_WAIT_ACQUIRE;
+        gp100_did(s, GP100_EVENT_PBDMA_WAIT, true);
         trace_gp100_semaphore(chid, sem_va(ch), ch->sem[2], ch->sem[3],
                               "waits");
     }
@@ -326,6 +367,17 @@ static const struct {
     { 0x7c, 0x7c, "CRC_CHECK", host_nop },
     { 0x80, 0x80, "YIELD", host_nop },
 };
+QEMU_BUILD_BUG_ON(ARRAY_SIZE(host_methods) > GP100_HOST_METHODS);
+
+void gp100_pbdma_counts(const GP100State *s, GString *text)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(host_methods); i++) {
+        if (host_methods[i].exec) {
+            gp100_count_append(text, "HOST.", host_methods[i].name,
+                               &s->stats.host_methods[i]);
+        }
+    }
+}
 
 static void exec_method(GP100State *s, unsigned chid, uint32_t mthd,
                         uint32_t data)
@@ -340,6 +392,9 @@ static void exec_method(GP100State *s, unsigned chid, uint32_t mthd,
                 trace_gp100_host_method(chid, ch->subch, host_methods[i].name,
                                         mthd, data);
                 host_methods[i].exec(s, chid, mthd, data);
+                gp100_count(&s->stats.host_methods[i],
+                            ch->wait != GP100_WAIT_PBDMA &&
+                            ch->wait != GP100_WAIT_ERROR);
                 return;
             }
         }
@@ -374,23 +429,30 @@ static void exec_header(GP100State *s, unsigned chid, uint32_t hdr)
             ch->method = HDR_OLD_METHOD(hdr);
             ch->method_left = HDR_OLD_COUNT(hdr);
             ch->method_step = op == 0 ? 4 : 0;
+            gp100_did(s, op == 0 ? GP100_EVENT_PBDMA_OLD_INC
+                                 : GP100_EVENT_PBDMA_OLD_NON_INC, true);
         } else if (op == 2) {
             gp100_pbdma_error(s, chid, PBDMA_INTR_0_PBENTRY, 0, hdr);
         }                               /* else: subdevice masks */
         break;
     case 1:                             /* increasing */
+        gp100_did(s, GP100_EVENT_PBDMA_INC, true);
         break;
     case 3:                             /* not increasing */
+        gp100_did(s, GP100_EVENT_PBDMA_NON_INC, true);
         ch->method_step = 0;
         break;
     case 4:                             /* the count is the data */
+        gp100_did(s, GP100_EVENT_PBDMA_IMMEDIATE, true);
         ch->method_left = 0;
         exec_method(s, chid, ch->method, HDR_COUNT(hdr));
         break;
     case 5:                             /* increasing once */
+        gp100_did(s, GP100_EVENT_PBDMA_INC_ONCE, true);
         ch->method_once = true;
         break;
     case 7:                             /* end of the segment */
+        gp100_did(s, GP100_EVENT_PBDMA_END, true);
         ch->method_left = 0;
         ch->pb_words = 0;
         break;
@@ -454,6 +516,7 @@ static bool next_entry(GP100State *s, unsigned chid)
     GP100FaultType fault;
 
     if (put > ch->gp_mask) {
+        gp100_did(s, GP100_EVENT_PBDMA_ENTRY, false);
         gp100_pbdma_error(s, chid, PBDMA_INTR_0_GPPTR, 0, put);
         return false;
     }
@@ -463,6 +526,7 @@ static bool next_entry(GP100State *s, unsigned chid)
     }
     va = ch->gp_base + 8ull * ch->gp_get;
     fault = gp100_virt_read(s, &ch->space, va, e, 8, &fault_va);
+    gp100_did(s, GP100_EVENT_PBDMA_ENTRY, fault == GP100_FAULT_NONE);
     if (fault != GP100_FAULT_NONE) {
         host_fault(s, ch, fault_va, false, fault);
         return false;
@@ -529,6 +593,7 @@ static void pbdma_intr_0_write(GP100State *s, unsigned i, uint32_t val)
     }
     if (ch->wait == GP100_WAIT_PBDMA) {
         ch->wait = GP100_WAIT_NONE;
+        gp100_did(s, GP100_EVENT_PBDMA_GO_ON, true);
     }
     gp100_fifo_kick(s);
 }

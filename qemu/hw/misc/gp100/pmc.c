@@ -55,11 +55,15 @@ void gp100_irq_update(GP100State *s)
         if (level && s->msi_armed) {
             s->msi_armed = false;
             s->stats.msi_sent++;
+            gp100_did(s, GP100_EVENT_PMC_MSI, true);
             trace_gp100_msi(intr);
             msi_notify(dev, 0);
         }
     } else {
         trace_gp100_intx(intr, level);
+        if (level) {
+            gp100_did(s, GP100_EVENT_PMC_INTX, true);
+        }
         pci_set_irq(dev, level);
     }
 }
@@ -91,16 +95,19 @@ static void pmc_enable_write(GP100State *s, unsigned i, uint32_t val)
 {
     static const struct {
         uint32_t bit;
+        GP100Event event;
         const GP100Unit *unit[3];
     } resets[] = {
-        { PMC_UNIT_PFIFO, { &gp100_fifo, &gp100_pbdma, &gp100_fault } },
-        { PMC_UNIT_CE0, { &gp100_ce } },
+        { PMC_UNIT_PFIFO, GP100_EVENT_PMC_RESET_PFIFO,
+          { &gp100_fifo, &gp100_pbdma, &gp100_fault } },
+        { PMC_UNIT_CE0, GP100_EVENT_PMC_RESET_CE, { &gp100_ce } },
     };
 
     for (unsigned r = 0; r < ARRAY_SIZE(resets); r++) {
         if (val & resets[r].bit) {
             continue;
         }
+        gp100_did(s, resets[r].event, true);
         for (unsigned u = 0; u < ARRAY_SIZE(resets[r].unit); u++) {
             const GP100Unit *unit = resets[r].unit[u];
 

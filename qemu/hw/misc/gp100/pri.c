@@ -240,6 +240,7 @@ static uint64_t pramin_read(void *opaque, hwaddr addr, unsigned size)
     void *p = gp100_vram(s, phys, size);
     uint64_t val;
 
+    gp100_did(s, GP100_EVENT_BAR_PRAMIN, p);
     if (!p) {
         gp100_guest_error(s, "PRAMIN read of VRAM 0x%" PRIx64, phys);
         return UINT64_MAX;
@@ -256,6 +257,7 @@ static void pramin_write(void *opaque, hwaddr addr, uint64_t val,
     uint64_t phys = pramin_addr(s, addr);
     void *p = gp100_vram(s, phys, size);
 
+    gp100_did(s, GP100_EVENT_BAR_PRAMIN, p);
     if (!p) {
         gp100_guest_error(s, "PRAMIN write to VRAM 0x%" PRIx64, phys);
         return;

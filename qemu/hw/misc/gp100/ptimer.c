@@ -38,6 +38,7 @@ static void ptimer_expired(void *opaque)
     GP100State *s = opaque;
 
     trace_gp100_ptimer_alarm();
+    gp100_did(s, GP100_EVENT_PTIMER_ALARM, true);
     gp100_reg_set(s, PTIMER_INTR, gp100_reg(s, PTIMER_INTR) | 1);
     gp100_irq_update(s);
 }
