@@ -2,9 +2,10 @@
 """`rig fuzz`: random use of the device models under AddressSanitizer (qemu/tests/qtest/device-fuzz.c).
 
 Each machine of the program's table gets an equal part of the time. A finding ends that machine's part; the output names
-the seed and the round that show it again.
+the seed and the round that show it again. That a device can do something that it was never made to do is a finding, too.
 """
 import re
+from typing import Iterable
 
 from . import paths, proc, qemu
 from .ui import RigError, say, step
@@ -20,23 +21,32 @@ def machines() -> list[str]:
 
 
 def run(seconds: int, seed: int, only: str = "") -> int:
-    """Fuzz for `seconds` in all. Returns the exit status: 1 when something was found."""
+    """Fuzz for `seconds` in all. Returns the exit status: 1 when something was found, or never reached."""
     names = [name for name in machines() if not only or name == only]
     if not names:
         raise RigError(f"there is no machine '{only}' to fuzz", f"the machines are: {', '.join(machines())}")
-    found = 0
+    found, share = 0, max(1, seconds // len(names))
     for name in names:
         try:
             with step(f"fuzz {name}"):
-                output = _run("--tap", "-p", f"/x86_64/fuzz/{name}", seconds=max(1, seconds // len(names)), seed=seed)
+                output = _run("--tap", "-p", f"/x86_64/fuzz/{name}", seconds=share, seed=seed)
             for line in output:
                 if line.startswith(f"# {name} "):
                     print(line[2:], flush=True)
+            if missing := never_reached(output):
+                raise RigError(f"{name}: {len(missing)} of what the model can do never happened: {' '.join(missing)}",
+                               f"{share} s may be too short; otherwise device-fuzz must learn to do it")
         except RigError as finding:
             found += 1
             print(finding, flush=True)
     say(f"  machines with a finding: {found} of {len(names)}")
     return 1 if found else 0
+
+
+def never_reached(output: Iterable[str]) -> list[str]:
+    """What the lines of the program say that a device was never made to do, in any way."""
+    return [word.partition("=")[0] for line in output if (said := re.match(r"# \S+ \S+ never:(.*)", line))
+            for word in said[1].split()]
 
 
 def _run(*arguments: str, seconds: int = 0, seed: int = 1) -> list[str]:

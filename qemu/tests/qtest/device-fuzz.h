@@ -60,6 +60,6 @@ uint64_t fuzz_value(Fuzz *f, unsigned bits);
 /* An address: of the devices' memory, of a BAR, or anything. */
 uint64_t fuzz_address(Fuzz *f);
 
-extern const FuzzDevice fuzz_mlx5, fuzz_mlx5_iommu;
+extern const FuzzDevice fuzz_gp100, fuzz_mlx5, fuzz_mlx5_iommu;
 
 #endif
