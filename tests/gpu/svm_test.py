@@ -2,6 +2,7 @@
 """Memory of a process in VRAM, by nouveau's shared virtual memory: where it is, and that it comes back as it was."""
 import contextlib
 import functools
+import re
 import signal
 from typing import Callable, Iterator
 
@@ -421,6 +422,29 @@ def dead_channel(t: Test, client: Dialogue) -> None:
     said = t.vm.run("dmesg | grep 'of a dead GPU are lost'").stdout
     t.equal([line.split("DMEM: ")[1] for line in said.splitlines()],
             [f"{size // PAGE} pages of a dead GPU are lost"], "what the driver says about it")
+
+
+@svm_case(fresh=True, full=True)
+def hung_engine(t: Test, client: Dialogue) -> None:
+    """The GPU's scheduler reports that the copy engine hangs: the driver kills the channel at once and resets the engine."""
+    kept, moving = in_vram(t, client), Buffer(client, 8 << 20)
+    t.vm.qom_set("gpu", "hang-copies", 1)
+    moving.bind()
+    t.equal(t.vm.qom_get("gpu", "hang-copies"), 0, "copies that are still to hang")
+    t.equal(moving.resident(), 0, "pages that are said to be in VRAM though nothing was copied")
+    check_intact(t, moving)
+    said = t.vm.run("dmesg | grep -o -e 'SCHED_ERROR .*' -e 'channel [0-9]* killed' -e 'copy channel hangs'").stdout
+    t.equal([re.sub(r"\d+ killed", "N killed", line) for line in said.splitlines()],
+            ["SCHED_ERROR 0a [CTXSW_TIMEOUT]", "channel N killed"], "what the driver says about it")
+    t.equal(kept.resident(), kept.pages, "pages in VRAM that stay there")
+
+    # The engine works again, for whoever has a channel.
+    rebound(t, client)
+    t.equal(client.number("zero", kept.address, kept.size), kept.size, "zeroes instead of what is lost")
+    for buffer in (moving, kept):
+        buffer.fill()
+        migrate(t, buffer)
+        check_intact(t, buffer)
 
 
 def rebind(t: Test, client: Dialogue, times: int) -> None:
