@@ -145,6 +145,9 @@ static char *allocate(enum kind kind, int *dmabuf)
 
 	if (!memory)
 		die("no buffer object");
+	/* What is huge from the start need not be collapsed later, which takes much longer. */
+	if (options.huge && kind != DMABUF && madvise(memory, size, MADV_HUGEPAGE))
+		die("cannot ask for huge pages");
 	return memory;
 }
 
