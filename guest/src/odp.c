@@ -7,7 +7,7 @@
  *   odp transfer [OPTIONS] OPERATION...   the operations, one after the other, each on fresh memory
  *   odp measure [OPTIONS] OPERATION BYTES COUNT DEPTH ROUNDS
  *                                         ROUNDS times, how long COUNT operations of BYTES take, DEPTH of them at once
- *   odp race [OPTIONS] KINDS ROUNDS       WRITE and READ while something invalidates the memory that often, in one of the
+ *   odp race [OPTIONS] KINDS ROUNDS       READ and WRITE while something invalidates the memory that often, in one of the
  *                                         ways in KINDS (separated by commas)
  *   odp children COUNT                    fill and empty COUNT child regions of an implicit region
  *   odp absent                            READ of pages that were absent when a large region was registered
@@ -28,7 +28,8 @@
  * round the target's memory is new to the region, and the round is measured twice ("first", "again"); -p: before each
  * operation all private memory is migrated to the GPU, and "bind" is the time that this took.
  *
- * While race goes on, SIGUSR1 has it close the GPU, and SIGUSR2 open it again.
+ * While race goes on, SIGUSR1 has it close the GPU, and SIGUSR2 open it again. SIGTERM ends it before it has done ROUNDS.
+ * SIGHUP says that an HCA may go away from now on: if the traffic ends then, the race goes on without, until SIGTERM.
  */
 #define _GNU_SOURCE
 #include "hmm_dmirror.h"
@@ -37,6 +38,7 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -531,32 +533,87 @@ static void measure(const struct operation *operation, size_t bytes, size_t coun
 }
 
 /*
- * Races: one thread WRITEs a page with a number of its own and READs it back, another one invalidates pages.
+ * Races: one thread READs what a page holds, WRITEs something new there and READs it back, another one invalidates pages.
+ * What each page has to hold is known at any time.
  */
-static atomic_bool stop;
-static atomic_ulong disturbed;
-static volatile sig_atomic_t want_gpu = true;
+enum {
+	FORKED_PAGES = 64,		/* that a child looks at */
+	MOMENT = 250 * 1000000,		/* ns */
+};
 
-/* What the page may hold: what was written last or, if its memory is thrown away by `disturb`, zeros. */
-static void check_page(const uint32_t *page, uint32_t seed, bool may_be_zero)
+static volatile sig_atomic_t want_gpu = true, want_end, hca_may_go;
+static atomic_bool stop, traffic_over;
+static atomic_ulong disturbed, completed;
+
+/* What each page holds. Where memory is thrown away (`lossy`) it may also be zeros. */
+static uint32_t *seeds;
+static bool lossy;
+
+/* What was to be written when the traffic ended: its page, -1 if there is none, holds either this or what it held before. */
+static ssize_t unsure_page = -1;
+static uint32_t unsure_seed;
+
+/* The index of the first word that is not as it should be, the number of words if there is none. */
+static size_t wrong_word(const uint32_t *page, uint32_t seed)
 {
-	bool zero = may_be_zero && !page[0];
+	bool zeros = lossy && !page[0];
 	size_t i;
 
-	errno = 0;
 	for (i = 0; i < PAGE / sizeof(*page); i++)
-		if (page[i] != (zero ? 0 : word(seed, i)))
-			die("word %zu is %#x, not %#x", i, page[i], zero ? 0 : word(seed, i));
+		if (page[i] != (zeros ? 0 : word(seed, i)))
+			break;
+	return i;
+}
+
+static void check_page(const uint32_t *page, size_t number, const char *what)
+{
+	size_t i = wrong_word(page, seeds[number]);
+
+	errno = 0;
+	if (i == PAGE / sizeof(*page))
+		return;
+	if ((ssize_t)number == unsure_page && wrong_word(page, unsure_seed) == PAGE / sizeof(*page))
+		return;
+	die("%s: word %zu of page %zu is %#x, not %#x", what, i, number, page[i], word(seeds[number], i));
+}
+
+static void fill_page(uint32_t *page, uint32_t seed)
+{
+	size_t i;
+
+	for (i = 0; i < PAGE / sizeof(*page); i++)
+		page[i] = word(seed, i);
+}
+
+/*
+ * IB core gives a page fault up when it was invalidated again for longer than a second (HMM_RANGE_DEFAULT_TIMEOUT), and
+ * mlx5 then fails the request, after a second try: memory that somebody changes all the time is of no use to an HCA, and
+ * where a page takes milliseconds that is easily so. Traffic is sure to get on if what disturbs lets a request begin and end
+ * after each thing that it does, and now and then in what takes long. Where the HCA may go there is nothing to wait for.
+ */
+static void give_way(void)
+{
+	unsigned long until = completed + 2;
+	uint64_t begin = now();
+
+	while (completed < until && !stop && !traffic_over && !want_end && !(hca_may_go && now() - begin > MOMENT))
+		usleep(200);
 }
 
 /* Reads all of it, which brings it back to the memory of the system. */
 static void touch(void)
 {
 	volatile char *at = target;
+	uint64_t begin = now();
 	size_t i;
 
-	for (i = 0; i < size; i += PAGE)
+	for (i = 0; i < size; i += PAGE) {
 		(void)at[i];
+		if (now() - begin > MOMENT) {
+			give_way();
+			begin = now();
+		}
+	}
 }
 
 static void discard(void)
@@ -595,21 +652,18 @@ static void page_out(void)
 
 static void fork_child(void)
 {
-	int status;
+	static char copy[FORKED_PAGES * PAGE];
+	size_t bytes = size < sizeof(copy) ? size : sizeof(copy);
+	int status, round;
 	pid_t pid = fork();
 
 	if (!pid) {
-		/* Its copy must not change, whatever the device writes. */
-		uint32_t first[64];
-		size_t i, round;
-
-		for (i = 0; i < 64 && i * PAGE < size; i++)
-			first[i] = *(volatile uint32_t *)(target + i * PAGE);
+		/* Its memory must not change, whatever the device writes. */
+		memcpy(copy, target, bytes);
 		for (round = 0; round < 10; round++) {
 			usleep(1000);
-			for (i = 0; i < 64 && i * PAGE < size; i++)
-				if (*(volatile uint32_t *)(target + i * PAGE) != first[i])
-					_exit(1);
+			if (memcmp(copy, target, bytes))
+				_exit(1);
 		}
 		_exit(0);
 	}
@@ -617,10 +671,9 @@ static void fork_child(void)
 		die("fork");
 	errno = 0;
 	if (status)
-		die("the memory of the child has changed");
+		die("the memory of the child has changed, or it died: status %#x", status);
 }
 
-/* `lossy` are those after which pages may be zeros. */
 static const struct disturbance {
 	const char *name;
 	void (*disturb)(void);
@@ -638,10 +691,9 @@ static const struct disturbance {
 static const struct disturbance *chosen[sizeof(disturbances) / sizeof(disturbances[0])];
 static size_t chosen_count;
 
-/* Names separated by commas; returns whether any of them is lossy. */
-static bool choose(char *names)
+/* Names separated by commas */
+static void choose(char *names)
 {
-	bool lossy = false;
 	size_t i;
 
 	for (char *name = strtok(names, ","); name; name = strtok(NULL, ",")) {
@@ -653,12 +705,15 @@ static bool choose(char *names)
 		chosen[chosen_count++] = &disturbances[i];
 		lossy |= disturbances[i].lossy;
 	}
-	return lossy;
 }
 
 static void want(int signal)
 {
-	want_gpu = signal == SIGUSR2;
+	switch (signal) {
+	case SIGHUP: hca_may_go = true; break;
+	case SIGTERM: want_end = true; break;
+	default: want_gpu = signal == SIGUSR2; break;
+	}
 }
 
 static void open_or_close_gpu(void)
@@ -679,9 +734,12 @@ static void disturb(void)
 {
 	open_or_close_gpu();
 	chosen[rand_r(&options.seed) % chosen_count]->disturb();
-	/* Back to the GPU; what is not there cannot go, and what is busy stays. */
-	if (gpu >= 0)
+	give_way();
+	/* Back to the GPU, most of the time; what is not there cannot go, and what is busy stays. */
+	if (gpu >= 0 && rand_r(&options.seed) % 4) {
 		migrate(target);
+		give_way();
+	}
 	disturbed++;
 }
 
@@ -692,43 +750,93 @@ static void *disturber(void *unused)
 	return unused;
 }
 
-/* Goes on until there were `rounds` of invalidation, and a transfer for each of them, however long this takes. */
-static void race(unsigned long rounds, bool lossy)
+/* Returns whether the request came to a good end. If not, the traffic is over. */
+static bool request_done(enum ibv_wr_opcode opcode, uint32_t *page, size_t number)
 {
+	struct ibv_sge sge = element(page, PAGE, local_mr->lkey);
+	struct ibv_send_wr wr = request(opcode, &sge, target + number * PAGE, target_mr->rkey);
+	const char *name = opcode == IBV_WR_RDMA_READ ? "READ" : "WRITE";
+	struct ibv_wc wc;
+	int n;
+
+	pair_post(&ends, &wr);
+	while (!(n = ibv_poll_cq(ends.cq[0], 1, &wc)) && !(hca_may_go && want_end))
+		sched_yield();
+	if (n < 0)
+		die("cannot poll a completion queue");
+	if (n && wc.status != IBV_WC_SUCCESS && hca_may_go) {
+		printf("%s completed with: %s\n", name, ibv_wc_status_str(wc.status));
+		fflush(stdout);
+	} else if (n) {
+		succeed(wc.status, name);
+		completed++;
+		return true;
+	}
+	return false;
+}
+
+/* READ, WRITE and READ of a page. */
+static bool race_once(uint32_t *page, size_t number, uint32_t seed)
+{
+	memset(page, 0x5a, PAGE);
+	if (!request_done(IBV_WR_RDMA_READ, page, number))
+		return false;
+	check_page(page, number, "READ");
+
+	fill_page(page, seed);
+	unsure_page = number;
+	unsure_seed = seed;
+	if (!request_done(IBV_WR_RDMA_WRITE, page, number))
+		return false;
+	seeds[number] = seed;
+	unsure_page = -1;
+
+	memset(page, 0x5a, PAGE);
+	if (!request_done(IBV_WR_RDMA_READ, page, number))
+		return false;
+	check_page(page, number, "READ after WRITE");
+	return true;
+}
+
+/* Goes on until there were `rounds` of invalidation, and a transfer for each of them, however long this takes. */
+static void race(unsigned long rounds)
+{
+	const int signals[] = { SIGHUP, SIGTERM, SIGUSR1, SIGUSR2 };
+	unsigned int choice = ~options.seed;
 	unsigned long transfers = 0;
 	pthread_t thread;
-	uint32_t *page;
+	size_t i;
 
-	signal(SIGUSR1, want);
-	signal(SIGUSR2, want);
+	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		signal(signals[i], want);
 	target = map_aligned(size);
 	local = map_aligned(size);
-	memset(target, 0, size);
+	seeds = calloc(size / PAGE, sizeof(*seeds));
+	for (i = 0; i < size / PAGE; i++) {
+		seeds[i] = i | 1u << 31;
+		fill_page((uint32_t *)(target + i * PAGE), seeds[i]);
+	}
 	register_local(0);
 	make_private(target);
 	target_mr = register_odp(target, size);
-	page = (uint32_t *)local;
 	if (pthread_create(&thread, NULL, disturber, NULL))
 		die("no thread");
-	while (disturbed < rounds || transfers < rounds) {
-		size_t where = transfers % (size / PAGE) * PAGE, i;
-		uint32_t seed = transfers + 1;
-		struct ibv_sge sge = element(page, PAGE, local_mr->lkey);
-		struct ibv_send_wr wr = request(IBV_WR_RDMA_WRITE, &sge, target + where, target_mr->rkey);
-
-		for (i = 0; i < PAGE / sizeof(*page); i++)
-			page[i] = word(seed, i);
-		succeed(pair_send(&ends, &wr), "WRITE");
-		memset(page, 0x5a, PAGE);
-		wr.opcode = IBV_WR_RDMA_READ;
-		succeed(pair_send(&ends, &wr), "READ");
-		check_page(page, seed, lossy);
-		transfers++;
+	while (!want_end && (disturbed < rounds || transfers < rounds) && !traffic_over) {
+		if (race_once((uint32_t *)local, rand_r(&choice) % (size / PAGE), transfers + 1))
+			transfers++;
+		else
+			traffic_over = true;
 	}
+	while (traffic_over && !want_end)
+		usleep(10000);
 	stop = true;
 	pthread_join(thread, NULL);
-	printf("race transfers %lu\nrace disturbed %lu\n", transfers,
-	       (unsigned long)disturbed);
+	for (i = 0; i < size / PAGE; i++)
+		check_page((const uint32_t *)(target + i * PAGE), i, "in the end");
+	printf("race transfers %lu\nrace disturbed %lu\n", transfers, (unsigned long)disturbed);
+	/* What an HCA had that is gone cannot be given back. */
+	if (hca_may_go)
+		return;
 	show("race");
 	tear_down();
 }
@@ -847,9 +955,8 @@ int main(int argc, char **argv)
 	if (options.target >= PRIVATE || options.local >= PRIVATE)
 		open_gpu();
 	if (!strcmp(command, "race") && optind + 1 < argc) {
-		bool lossy = choose(argv[optind]);
-
-		race(strtoul(argv[optind + 1], NULL, 0), lossy);
+		choose(argv[optind]);
+		race(strtoul(argv[optind + 1], NULL, 0));
 		return 0;
 	}
 	if (!strcmp(command, "measure") && optind + 4 < argc) {
