@@ -10,6 +10,8 @@ from . import paths, proc
 from .ui import RigError
 
 TCG = "tcg,thread=multi"
+COUNTING = ("-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off")
+"""QEMU's arguments for a guest whose clocks count instructions."""
 _PROBE_SECONDS = 5
 _lock = threading.Lock()
 

@@ -146,13 +146,16 @@ class Artefacts:
 @dataclass(frozen=True)
 class Options:
     """How to boot, beyond the topology. `share` is a directory of the host that the guest sees, read-only, as 9p tag "host".
-    `trace` are patterns of QEMU's trace events that go to qemu.log with the time, as "THREAD@SECONDS:EVENT WORDS"."""
+    `trace` are patterns of QEMU's trace events that go to qemu.log with the time, as "THREAD@SECONDS:EVENT WORDS".
+    With `icount` the guest's clocks count instructions, one a nanosecond, so that what it measures does not depend on the host;
+    this takes emulation, and one CPU."""
     memory: str = "2G"
     smp: int = 2
     cmdline: str = ""
     devices: tuple[str, ...] = ()
     share: Optional[Path] = None
     trace: tuple[str, ...] = ()
+    icount: bool = False
 
 
 @dataclass
@@ -524,7 +527,8 @@ class Vm:
         machine = "q35" + (f",{topology.machine}" if topology.machine else "")
         argv = [
             str(files.qemu), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S",
-            "-name", f"rig-{topology.name}", "-machine", machine, "-accel", accel.choose(files.qemu, files.kernel),
+            "-name", f"rig-{topology.name}", "-machine", machine,
+            *(accel.COUNTING if options.icount else ("-accel", accel.choose(files.qemu, files.kernel))),
             "-cpu", topology.cpu, "-smp", str(options.smp), "-m", options.memory,
             *files.qemu_args,
             *(word for each in topology.objects for word in ("-object", each)),
