@@ -2,12 +2,14 @@
 """`rig bench`: measurements beside their targets.
 
 A file bench/NAME_bench.py has a function run(bench), which boots guests, measures, and tells its argument what it found. The
-first line of its description is the benchmark's title. All that is told is printed at once, and kept in build/bench.
+first line of its description is the benchmark's title. With BASE = True it may also boot the kernel without the series. All that
+is told is printed at once, and kept in build/bench.
 """
 import inspect
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Optional, Sequence, TextIO
 
 from . import accel, bench_page, git, images, kernel, paths, topology, ui, unittests
@@ -33,13 +35,15 @@ class Bench:
         self._guests = 0
         self._stream = stream
 
-    def guest(self, topology_name: str, **options: Any) -> Vm:
-        """A booted guest; use it as a context manager. `options` are those of vm.Options."""
+    def guest(self, topology_name: str, base: bool = False, **options: Any) -> Vm:
+        """A booted guest; use it as a context manager. `base`: with the kernel without the series. `options` are those of
+        vm.Options."""
         self._guests += 1
-        guest = Vm(topology.get(topology_name), images.artefacts(self.kernel), self._directory / f"guest{self._guests}",
+        variant = base_of(self.kernel) if base else self.kernel
+        guest = Vm(topology.get(topology_name), images.artefacts(variant), self._directory / f"guest{self._guests}",
                    Options(**options))
         try:
-            with step(f"boot topology {topology_name}"):
+            with step(f"boot topology {topology_name}" + (", base kernel" if base else "")):
                 guest.boot()
         except BaseException:
             guest.close()
@@ -80,16 +84,30 @@ def choose_kernel() -> str:
     return "release" if kernel.at_hand("release") else "debug"
 
 
-def run(wanted: str, variant: str, check: bool = False) -> int:
-    """Run the benchmark `wanted`, or all. Returns the exit status: 1 when `check` is set and a target was missed."""
+def base_of(variant: str) -> str:
+    """The kernel variant that is `variant` without the series."""
+    return f"base-{variant}"
+
+
+def load(wanted: str) -> dict[str, ModuleType]:
+    """The benchmark `wanted`, or all, by name."""
     chosen = [name for name in names() if not wanted or name == wanted]
     if not chosen:
         raise RigError(f"there is no benchmark '{wanted}'", f"the benchmarks are: {', '.join(names())}")
+    return {name: unittests.load(BENCHES / f"{name}_bench.py", f"hmm_p2p_bench.{name}") for name in chosen}
+
+
+def kernels(wanted: str, variant: str) -> list[str]:
+    """The kernel variants that the guests of the benchmark `wanted`, or of all, boot."""
+    return [variant, *([base_of(variant)] if any(getattr(module, "BASE", False) for module in load(wanted).values()) else [])]
+
+
+def run(wanted: str, variant: str, check: bool = False) -> int:
+    """Run the benchmark `wanted`, or all. Returns the exit status: 1 when `check` is set and a target was missed."""
     directory = new_run_directory()
     missed = 0
     sections = []
-    for name in chosen:
-        module = unittests.load(BENCHES / f"{name}_bench.py", f"hmm_p2p_bench.{name}")
+    for name, module in load(wanted).items():
         bench = Bench(name, variant, directory / name, title=(inspect.getdoc(module) or name).splitlines()[0])
         sections.append(bench.section)
         print(f"{name}: kernel {variant}", flush=True)

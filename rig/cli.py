@@ -220,7 +220,8 @@ def _bench(options: argparse.Namespace) -> int:
     from . import bench
     variant = options.kernel or bench.choose_kernel()
     if not options.no_build:
-        build(variant=variant)
+        for each in bench.kernels(options.name, variant):
+            build(variant=each)
     return bench.run(options.name, variant, check=options.check)
 
 

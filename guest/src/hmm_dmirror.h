@@ -21,8 +21,17 @@ struct hmm_dmirror_cmd {
 	uint64_t faults;
 };
 
+struct hmm_dmirror_alias {
+	uint64_t first;
+	uint64_t end;
+	uint64_t skip;
+	uint64_t max;
+	uint64_t calls;
+};
+
 #define HMM_DMIRROR_MIGRATE_TO_DEV	_IOWR('H', 0x02, struct hmm_dmirror_cmd)
 #define HMM_DMIRROR_SNAPSHOT		_IOWR('H', 0x04, struct hmm_dmirror_cmd)
+#define HMM_DMIRROR_ALIAS		_IOWR('H', 0x0a, struct hmm_dmirror_alias)
 
 /* Of a byte that HMM_DMIRROR_SNAPSHOT tells about a page */
 #define HMM_DMIRROR_WHERE_MASK		0x30
