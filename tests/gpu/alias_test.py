@@ -225,7 +225,6 @@ def suspend(t: Test) -> None:
 def aperture(t: Test) -> None:
     """By a parameter nouveau gives peers another part of BAR1, or none; where there is no window, memory migrates."""
     for size, windows in ((16, 8), (0, 0), (-1, WINDOWS)):
-        # modprobe -r would unload firmware_class, too, which leaves a timer behind for 10 s after the guest slept (7.3.4).
         t.vm.run(f"modprobe -r nouveau && modprobe nouveau p2p_aperture={size}", timeout=180)
         client = process(t)
         try:
