@@ -74,6 +74,7 @@ typedef struct Gpu {
     uint64_t bar1;
     uint8_t *vram;
     char *path;                 /* of VRAM's memory, for who made it */
+    uint16_t bdf;               /* whose configuration space cfg_...() reach */
 } Gpu;
 
 /* What is to be submitted to channel @chid next; push_init() comes first. */

@@ -15,6 +15,7 @@
 #include "gp100-driver.h"
 
 #define DEVFN           (8 << 3)
+#define ECAM            0xb0000000ull
 #define BAR0            0xe0000000ull
 #define BAR1            0x1000000000ull
 #define BAR2            0x2000000000ull
@@ -40,7 +41,7 @@ static void step(Gpu *g, int64_t ns)
 
 static void cfg_select(Gpu *g, unsigned offset)
 {
-    qtest_outl(g->qts, 0xcf8, 0x80000000u | DEVFN << 8 | (offset & ~3));
+    qtest_outl(g->qts, 0xcf8, 0x80000000u | g->bdf << 8 | (offset & ~3));
 }
 
 static uint32_t cfg_readl(Gpu *g, unsigned offset)
@@ -72,6 +73,12 @@ static unsigned cfg_cap(Gpu *g, uint8_t id)
     return at;
 }
 
+static void ecam_enable(Gpu *g)
+{
+    qtest_outl(g->qts, 0xcf8, 0x80000060);
+    qtest_outl(g->qts, 0xcfc, (uint32_t)ECAM | 1);
+}
+
 static void gpu_enable(Gpu *g)
 {
     cfg_writel(g, PCI_BASE_ADDRESS_0, BAR0);
@@ -82,7 +89,9 @@ static void gpu_enable(Gpu *g)
     cfg_writew(g, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 }
 
-static Gpu *gpu_start(const char *props)
+/* @place: of the GPU, "bus=" or "addr="; @devices: options in front of it */
+static Gpu *gpu_start_at(const char *devices, const char *place,
+                         const char *props)
 {
     Gpu *g = g_new0(Gpu, 1);
     int fd;
@@ -95,12 +104,20 @@ static Gpu *gpu_start(const char *props)
     g->vram = mmap(NULL, VRAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     g_assert(g->vram != MAP_FAILED);
     close(fd);
-    g->qts = qtest_initf("-M q35 -nodefaults -m 64M "
+    g->qts = qtest_initf("-M q35 -nodefaults -m 64M %s "
                          "-object memory-backend-file,id=vram,share=on,"
                          "size=%u,mem-path=%s "
-                         "-device gp100,id=gpu,addr=8.0,memdev=vram,"
-                         "bar1-size=%u%s", (unsigned)VRAM_SIZE, g->path,
-                         (unsigned)BAR1_SIZE, props);
+                         "-device gp100,id=gpu,%s,memdev=vram,"
+                         "bar1-size=%u%s", devices, (unsigned)VRAM_SIZE,
+                         g->path, place, (unsigned)BAR1_SIZE, props);
+    return g;
+}
+
+static Gpu *gpu_start(const char *props)
+{
+    Gpu *g = gpu_start_at("", "addr=8.0", props);
+
+    g->bdf = DEVFN;
     gpu_enable(g);
     return g;
 }
@@ -839,15 +856,14 @@ static void test_copy_own_bar(void)
 static void test_config_space(void)
 {
     static const uint32_t modes[][2] = { { 0, 1 }, { 2, 0 } };
-    const uint64_t ecam = 0xb0000000, command = ecam + (DEVFN << 12) + 4;
+    const uint64_t command = ECAM + (DEVFN << 12) + 4;
 
     for (unsigned i = 0; i < ARRAY_SIZE(modes) + 1; i++) {
         bool sem = i == ARRAY_SIZE(modes);
         Gpu *g = gpu_start("");
         Push p = make_channel(g);
 
-        qtest_outl(g->qts, 0xcf8, 0x80000060);
-        qtest_outl(g->qts, 0xcfc, ecam | 1);
+        ecam_enable(g);
         g_assert_cmphex(qtest_readw(g->qts, command) & 6, ==, 6);
         v_stl(g, V_DATA, 0);
         if (sem) {
@@ -1310,6 +1326,54 @@ static void test_bad_setup(void)
     gpu_stop(g);
 }
 
+/*
+ * A message can be addressed to the registers of the slot and so unplug the
+ * GPU, here in the middle of a pushbuffer: what follows does not happen.
+ */
+static void test_unplug_by_message(void)
+{
+    const unsigned port = 2 << 3;
+    Gpu *g = gpu_start_at("-global ICH9-LPC.acpi-pci-hotplug-with-bridge-"
+                          "support=off "
+                          "-device pcie-root-port,id=rp,chassis=1,addr=2.0",
+                          "bus=rp", "");
+    unsigned cap;
+    uint64_t slot;
+    Push p;
+
+    ecam_enable(g);
+    g->bdf = port;
+    cfg_writel(g, PCI_PRIMARY_BUS, 1 << 16 | 1 << 8);
+    cfg_writel(g, PCI_MEMORY_BASE, 0xe0f0e000);
+    cfg_writew(g, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    slot = ECAM + (port << 12) + cfg_cap(g, PCI_CAP_ID_EXP) + PCI_EXP_SLTCTL;
+    g->bdf = 1 << 8;
+    gpu_enable(g);
+
+    cap = cfg_cap(g, PCI_CAP_ID_MSI);
+    cfg_writel(g, cap + PCI_MSI_ADDRESS_LO, slot);
+    cfg_writel(g, cap + PCI_MSI_ADDRESS_HI, 0);
+    cfg_writew(g, cap + PCI_MSI_DATA_64,
+               PCI_EXP_SLTCTL_PWR_OFF | PCI_EXP_SLTCTL_PWR_IND_OFF);
+    cfg_writew(g, cap + PCI_MSI_FLAGS, PCI_MSI_FLAGS_ENABLE);
+
+    /* BAR1 is not in a window of the port: PFIFO is told in another way. */
+    p = make_channel(g);
+    wr(g, PFIFO_INTR_EN, PFIFO_INTR_NONSTALL);
+    wr(g, PMC_INTR_EN_SET, UINT32_MAX);
+    push(&p, INC(0, 0x20, 1));               /* NON_STALL_INTERRUPT */
+    push(&p, 0);
+    push_sem(&p, V_SEM, 0xf00f, 2);
+    v_stl(g, V_USERD + 0x8c, push_entry(g, &p));
+    wr(g, CCSR_CHANNEL, 1 << 10);
+    qtest_qmp_eventwait(g->qts, "DEVICE_DELETED");
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+    step(g, 1000000);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+    g_assert_cmphex(cfg_readl(g, 0), ==, UINT32_MAX);
+    gpu_stop(g);
+}
+
 /* Random accesses all over the device, with tables made of random words. */
 static void test_random(void)
 {
@@ -1444,6 +1508,7 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/copy/errors", test_copy_errors);
     qtest_add_func("gp100/copy/endless", test_copy_endless);
     qtest_add_func("gp100/counts", test_counts);
+    qtest_add_func("gp100/unplug-by-message", test_unplug_by_message);
     qtest_add_func("gp100/random", test_random);
     qtest_add_func("gp100/reset", test_reset);
     qtest_add_func("gp100/sleep", test_sleep);

@@ -350,6 +350,7 @@ void gp100_bar_realize(GP100State *s)
 void gp100_bar_stop(GP100State *s)
 {
     windows_set(s, windows_new(s));
+    memory_region_del_subregion(&s->bar1.container, &s->bar1.mmio);
 }
 
 void gp100_bar_finalize(GP100State *s)

@@ -200,6 +200,7 @@ static void gp100_exit(PCIDevice *dev)
     gp100_ce_abort(s);
     gp100_fifo_stop(s);
     gp100_bar_stop(s);
+    gp100_pri_stop(s);
     pcie_cap_exit(dev);
     msi_uninit(dev);
     if (s->memdev) {

@@ -374,6 +374,8 @@ void gp100_count_append(GString *text, const char *prefix, const char *name,
 
 /* Create the BAR0 regions; @s->regs and @s->vbios must exist. */
 void gp100_pri_realize(GP100State *s);
+/* Take the regions out of BAR0. */
+void gp100_pri_stop(GP100State *s);
 /* Set every register of every unit to its reset value. */
 void gp100_pri_reset(GP100State *s);
 /* Set the registers of one unit to their reset values. */
@@ -494,7 +496,7 @@ bool gp100_fault_buffer_pending(GP100State *s);
 
 /* bar.c */
 void gp100_bar_realize(GP100State *s);
-/* Unmap all windows. */
+/* Unmap all windows, and take BAR1 apart. */
 void gp100_bar_stop(GP100State *s);
 void gp100_bar_finalize(GP100State *s);
 void gp100_bar_reset(GP100State *s);

@@ -289,3 +289,11 @@ void gp100_pri_realize(GP100State *s)
     memory_region_add_subregion_overlap(&s->bar0, PROM_BASE, &s->prom, 1);
     memory_region_add_subregion_overlap(&s->bar0, PRAMIN_BASE, &s->pramin, 1);
 }
+
+/* A subregion is a reference to its owner, which would keep itself for ever. */
+void gp100_pri_stop(GP100State *s)
+{
+    memory_region_del_subregion(&s->bar0, &s->pri);
+    memory_region_del_subregion(&s->bar0, &s->prom);
+    memory_region_del_subregion(&s->bar0, &s->pramin);
+}
