@@ -10,6 +10,7 @@
 #include "qemu/error-report.h"
 #include "qemu/host-utils.h"
 #include "qemu/log.h"
+#include "qemu/main-loop.h"
 #include "qemu/range.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
@@ -128,9 +129,65 @@ static const char *direction_name(bool is_write)
     return is_write ? "write" : "read";
 }
 
+/* For traces; a function that was unplugged is on no bus */
 static uint16_t bdf(const P2PDma *dma)
 {
-    return pci_get_bdf(dma->dev);
+    return DEVICE(dma->dev)->parent_bus ? pci_get_bdf(dma->dev) : 0;
+}
+
+/* Work */
+
+typedef struct WorkLater {
+    GDestroyNotify fn;
+    gpointer opaque;
+    QSIMPLEQ_ENTRY(WorkLater) next;
+} WorkLater;
+
+static unsigned work_depth;
+static QSIMPLEQ_HEAD(, WorkLater) work_later =
+    QSIMPLEQ_HEAD_INITIALIZER(work_later);
+
+void p2p_work_begin(void)
+{
+    work_depth++;
+}
+
+void p2p_work_end(void)
+{
+    WorkLater *later;
+
+    /* It counts as work until the last is done, so that these keep in order */
+    while (work_depth == 1 && (later = QSIMPLEQ_FIRST(&work_later))) {
+        QSIMPLEQ_REMOVE_HEAD(&work_later, next);
+        later->fn(later->opaque);
+        g_free(later);
+    }
+    work_depth--;
+}
+
+void p2p_work_after(GDestroyNotify fn, gpointer opaque)
+{
+    WorkLater *later;
+
+    if (!work_depth) {
+        fn(opaque);
+        return;
+    }
+    later = g_new(WorkLater, 1);
+    *later = (WorkLater) { .fn = fn, .opaque = opaque };
+    QSIMPLEQ_INSERT_TAIL(&work_later, later, next);
+}
+
+/* The main loop touches the guard of a bottom half when that has returned */
+static void work_release(void *obj)
+{
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), object_unref, obj);
+}
+
+void p2p_work_keep(Object *obj)
+{
+    object_ref(obj);
+    p2p_work_after(work_release, obj);
 }
 
 /*
@@ -335,12 +392,27 @@ void p2p_dma_config_write(P2PDma *dma, uint32_t address, int len)
     }
 }
 
-void p2p_dma_reset(P2PDma *dma)
+static void ats_off(P2PDma *dma)
 {
     if (dma->ats_cap) {
         pci_set_word(dma->dev->config + dma->ats_cap + PCI_ATS_CTRL, 0);
         ats_update(dma);
     }
+}
+
+/* Unless it was unplugged meanwhile */
+static void dma_restart(void *opaque)
+{
+    P2PDma *dma = opaque;
+
+    dma->stopped = !dma->pieces;
+}
+
+void p2p_dma_reset(P2PDma *dma)
+{
+    ats_off(dma);
+    dma->stopped = true;
+    p2p_work_after(dma_restart, dma);
 }
 
 bool p2p_dma_init_ats(P2PDma *dma, uint16_t offset, Error **errp)
@@ -382,7 +454,10 @@ static void pieces_drop(P2PDma *dma)
 /* Called for a change of any address space, not only of the one listened to */
 static void map_commit(MemoryListener *listener)
 {
-    pieces_drop(container_of(listener, P2PDma, map_listener));
+    P2PDma *dma = container_of(listener, P2PDma, map_listener);
+
+    dma->map_changes++;
+    pieces_drop(dma);
 }
 
 static bool piece_has(const P2PDmaPiece *piece, bool bus, uint64_t addr,
@@ -426,6 +501,7 @@ void p2p_dma_init(P2PDma *dma, PCIDevice *dev)
     PCIBus *bus = pci_get_bus(dev);
 
     dma->dev = dev;
+    dma->stopped = false;
     QLIST_INIT(&dma->ats_iommus);
     dma->ports = g_ptr_array_new();
     for (; bus->parent_dev && !pci_bus_is_root(bus);
@@ -440,8 +516,13 @@ void p2p_dma_init(P2PDma *dma, PCIDevice *dev)
     memory_listener_register(&dma->map_listener, &address_space_memory);
 }
 
+/*
+ * What is freed here is used by no request on the stack any more, because each
+ * looks at dma->stopped after what could have led here.
+ */
 void p2p_dma_exit(P2PDma *dma)
 {
+    dma->stopped = true;
     if (dma->pieces) {
         memory_listener_unregister(&dma->map_listener);
         pieces_drop(dma);
@@ -450,9 +531,10 @@ void p2p_dma_exit(P2PDma *dma)
         memset(dma->recent, 0, sizeof(dma->recent));
         g_ptr_array_free(dma->ports, true);
         dma->ports = NULL;
+        p2p_work_keep(OBJECT(dma->dev));
     }
     if (dma->atc) {
-        p2p_dma_reset(dma);
+        ats_off(dma);
         dma->ats_cap = 0;
         g_free(dma->atc);
         dma->atc = NULL;
@@ -613,6 +695,9 @@ static P2PDmaResult route_by_ats(P2PDma *dma, uint64_t addr, bool is_write,
             entry = address_space_get_iotlb_entry(dma->ats_as, page, is_write,
                                                   MEMTXATTRS_UNSPECIFIED);
         }
+        if (dma->stopped) {
+            return P2P_DMA_ERR_MASTER;
+        }
         /* The interrupt range is in the address space, but not translated */
         if (entry.perm == IOMMU_NONE ||
             entry.target_as != &address_space_memory) {
@@ -650,6 +735,9 @@ static P2PDmaResult route_by_root(P2PDma *dma, uint64_t addr, bool is_write,
         WITH_RCU_READ_LOCK_GUARD() {
             entry = address_space_get_iotlb_entry(as, addr, is_write,
                                                   MEMTXATTRS_UNSPECIFIED);
+        }
+        if (dma->stopped) {
+            return P2P_DMA_ERR_MASTER;
         }
         if (entry.perm == IOMMU_NONE) {
             return P2P_DMA_ERR_DECODE;
@@ -733,7 +821,10 @@ static void piece_add(P2PDma *dma, Run *run, MemoryRegion *mr, bool bus,
     run_use_piece(run, piece);
 }
 
-/* Find out where the first run of a request of @len > 0 bytes goes */
+/*
+ * Find out where the first run of a request of @len > 0 bytes goes.  The IOMMU
+ * may have to read page tables for that, which can be in MMIO.
+ */
 static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
                             bool is_write, P2PDmaMode mode, Run *run)
 {
@@ -744,7 +835,7 @@ static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
     hwaddr xlat, plen;
     bool bus;
 
-    if (!dma->dev->enabled ||
+    if (dma->stopped || !dma->dev->enabled ||
         !(pci_get_word(dma->dev->config + PCI_COMMAND) & PCI_COMMAND_MASTER)) {
         return P2P_DMA_ERR_MASTER;
     }
@@ -793,7 +884,7 @@ static P2PDmaResult resolve(P2PDma *dma, uint64_t addr, uint64_t len,
                                      MEMTXATTRS_UNSPECIFIED);
         run->direct = memory_access_is_direct(mr, is_write,
                                               MEMTXATTRS_UNSPECIFIED);
-        if (dma->no_config && !run->direct && p2p_dma_region_is_config(mr)) {
+        if (!run->direct && p2p_dma_region_is_config(mr)) {
             return P2P_DMA_ERR_DECODE;
         }
         run->target = classify(dma, mr, run->addr);
@@ -849,9 +940,9 @@ static void charge(P2PDma *dma, uint64_t len)
     }
 }
 
-static P2PDmaResult fail(P2PDma *dma, P2PDmaResult result, uint64_t addr,
-                         bool is_write, uint64_t done, uint64_t left,
-                         P2PDmaFault *fault)
+static void fail(P2PDma *dma, P2PDmaResult result, uint64_t addr,
+                 bool is_write, uint64_t done, uint64_t left,
+                 P2PDmaFault *fault)
 {
     uint64_t *bytes = is_write ? dma->stats.written : dma->stats.read;
 
@@ -868,7 +959,6 @@ static P2PDmaResult fail(P2PDma *dma, P2PDmaResult result, uint64_t addr,
     qemu_log_mask(LOG_GUEST_ERROR, "%s: DMA %s at 0x%" PRIx64 " failed: %s\n",
                   dma->dev->name, direction_name(is_write), addr,
                   p2p_dma_result_name(result));
-    return result;
 }
 
 /* Data functions */
@@ -892,35 +982,70 @@ static void host_rw(const Run *run, uint8_t *buf, bool is_write)
     }
 }
 
+/*
+ * Access MMIO at @run, up to *@len > 0 bytes.  What a handler takes in one call
+ * is an access of its own, for which the memory map of that moment counts: one
+ * may unplug the very device, whose handlers must not be called any more.  When
+ * the map has changed, where the rest goes has to be found out anew; *@len is
+ * what was done.
+ */
+static P2PDmaResult mmio_rw(const P2PDma *dma, const Run *run, uint8_t *buf,
+                            uint64_t *len, bool is_write)
+{
+    const MemTxAttrs attrs = MEMTXATTRS_UNSPECIFIED;
+    const unsigned map = dma->map_changes;
+    uint64_t done = 0;
+
+    do {
+        const hwaddr addr = run->addr + done;
+        hwaddr xlat, plen = *len - done;
+        MemoryRegion *mr;
+        MemTxResult r;
+        int part;
+
+        WITH_RCU_READ_LOCK_GUARD() {
+            mr = address_space_translate(run->as, addr, &xlat, &plen, is_write,
+                                         attrs);
+            part = memory_access_size(mr, MIN(*len - done, 8), xlat);
+        }
+        r = address_space_rw(run->as, addr, attrs, buf + done, part, is_write);
+        if (r != MEMTX_OK) {
+            return from_memtx(r);
+        }
+        done += part;
+    } while (done < *len && !dma->stopped && dma->map_changes == map);
+    *len = done;
+    return P2P_DMA_OK;
+}
+
 static P2PDmaResult transfer(P2PDma *dma, uint64_t addr, uint8_t *buf,
                              uint64_t len, bool is_write, P2PDmaMode mode,
                              P2PDmaFault *fault)
 {
+    P2PDmaResult result = P2P_DMA_OK;
     uint64_t done = 0;
 
     smp_mb(); /* as dma_memory_rw() does */
+    p2p_work_begin();
     while (done < len) {
-        P2PDmaResult result;
         Run run;
 
         result = resolve(dma, addr + done, len - done, is_write, mode, &run);
         if (result == P2P_DMA_OK && run.host) {
             host_rw(&run, buf + done, is_write);
         } else if (result == P2P_DMA_OK) {
-            result = from_memtx(address_space_rw(run.as, run.addr,
-                                                 MEMTXATTRS_UNSPECIFIED,
-                                                 buf + done, run.len,
-                                                 is_write));
+            result = mmio_rw(dma, &run, buf + done, &run.len, is_write);
         }
         if (result != P2P_DMA_OK) {
-            return fail(dma, result, addr + done, is_write, done, len - done,
-                        fault);
+            fail(dma, result, addr + done, is_write, done, len - done, fault);
+            break;
         }
         count(dma, &run, is_write, run.len);
         charge(dma, run.len);
         done += run.len;
     }
-    return P2P_DMA_OK;
+    p2p_work_end();
+    return result;
 }
 
 P2PDmaResult p2p_dma_read(P2PDma *dma, uint64_t addr, void *buf, uint64_t len,
@@ -936,72 +1061,78 @@ P2PDmaResult p2p_dma_write(P2PDma *dma, uint64_t addr, const void *buf,
 }
 
 /*
- * Move the run that both ends have in common.  RAM to RAM is a single memmove.
- * Otherwise one end is MMIO, whose handler may change the memory map: a direct
- * other end is mapped, which holds it, and serves as the buffer of the access.
- * On failure *is_write tells which end failed.
+ * Move the run that both ends have in common, *@len bytes, or what mmio_rw()
+ * does of it.  RAM to RAM is a single memmove.  Otherwise one end is MMIO,
+ * whose handler may change the memory map: a direct other end is mapped, which
+ * holds it, and serves as the buffer of the access.  On failure *@is_write
+ * tells which end failed.
  */
-static P2PDmaResult copy_run(const Run *dst, const Run *src, uint64_t len,
-                             bool *is_write)
+static P2PDmaResult copy_run(const P2PDma *dst_dma, const Run *dst,
+                             const P2PDma *src_dma, const Run *src,
+                             uint64_t *len, bool *is_write)
 {
     const MemTxAttrs attrs = MEMTXATTRS_UNSPECIFIED;
     uint8_t bounce[MMIO_PIECE];
-    MemTxResult r;
-    hwaddr mapped = len;
+    P2PDmaResult result;
+    hwaddr mapped = *len;
     void *p;
 
     if (src->host && dst->host) {
-        memmove(dst->host, src->host, len);
-        host_wrote(dst, len);
+        memmove(dst->host, src->host, *len);
+        host_wrote(dst, *len);
         return P2P_DMA_OK;
     }
     if (src->direct) {
         *is_write = true;
         p = address_space_map(src->as, src->addr, &mapped, false, attrs);
-        if (!p || mapped != len) {
-            r = MEMTX_ERROR;
+        if (!p || mapped != *len) {
+            result = P2P_DMA_ERR_TARGET;
             *is_write = false;
         } else {
-            r = address_space_write(dst->as, dst->addr, attrs, p, len);
+            result = mmio_rw(dst_dma, dst, p, len, true);
         }
         if (p) {
             address_space_unmap(src->as, p, mapped, false, mapped);
         }
-        return from_memtx(r);
+        return result;
     }
 
     *is_write = false;
     if (dst->direct) {
         p = address_space_map(dst->as, dst->addr, &mapped, true, attrs);
-        if (!p || mapped != len) {
-            r = MEMTX_ERROR;
+        if (!p || mapped != *len) {
+            result = P2P_DMA_ERR_TARGET;
             *is_write = true;
         } else {
-            r = address_space_read(src->as, src->addr, attrs, p, len);
+            result = mmio_rw(src_dma, src, p, len, false);
         }
         if (p) {
             address_space_unmap(dst->as, p, mapped, true, mapped);
         }
-        return from_memtx(r);
+        return result;
     }
 
-    r = address_space_read(src->as, src->addr, attrs, bounce, len);
-    if (r == MEMTX_OK) {
-        *is_write = true;
-        r = address_space_write(dst->as, dst->addr, attrs, bounce, len);
+    result = mmio_rw(src_dma, src, bounce, len, false);
+    if (result != P2P_DMA_OK) {
+        return result;
     }
-    return from_memtx(r);
+    *is_write = true;
+    if (dst_dma->stopped) {
+        return P2P_DMA_ERR_MASTER;
+    }
+    return mmio_rw(dst_dma, dst, bounce, len, true);
 }
 
 P2PDmaResult p2p_dma_copy(const P2PDmaEnd *dst, const P2PDmaEnd *src,
                           uint64_t len, P2PDmaFault *fault)
 {
+    P2PDmaResult result = P2P_DMA_OK;
     uint64_t done = 0;
 
     smp_mb(); /* as dma_memory_rw() does */
+    p2p_work_begin();
     while (done < len) {
         bool is_write = false;
-        P2PDmaResult result;
         Run from, to;
 
         result = resolve(src->dma, src->addr + done, len - done, false,
@@ -1011,14 +1142,20 @@ P2PDmaResult p2p_dma_copy(const P2PDmaEnd *dst, const P2PDmaEnd *src,
             result = resolve(dst->dma, dst->addr + done, from.len, true,
                              dst->mode, &to);
         }
+        if (result == P2P_DMA_OK && src->dma->stopped) {
+            is_write = false;
+            result = P2P_DMA_ERR_MASTER;
+        }
         if (result == P2P_DMA_OK) {
-            result = copy_run(&to, &from, to.len, &is_write);
+            result = copy_run(dst->dma, &to, src->dma, &from, &to.len,
+                              &is_write);
         }
         if (result != P2P_DMA_OK) {
             const P2PDmaEnd *end = is_write ? dst : src;
 
-            return fail(end->dma, result, end->addr + done, is_write, done,
-                        len - done, fault);
+            fail(end->dma, result, end->addr + done, is_write, done,
+                 len - done, fault);
+            break;
         }
         count(src->dma, &from, false, to.len);
         count(dst->dma, &to, true, to.len);
@@ -1028,7 +1165,8 @@ P2PDmaResult p2p_dma_copy(const P2PDmaEnd *dst, const P2PDmaEnd *src,
         }
         done += to.len;
     }
-    return P2P_DMA_OK;
+    p2p_work_end();
+    return result;
 }
 
 static uint64_t atomic_result(P2PDmaAtomicOp op, uint64_t old,
@@ -1079,21 +1217,24 @@ static uint64_t atomic_host64(uint64_t *p, P2PDmaAtomicOp op, uint64_t operand,
     return le64_to_cpu(old);
 }
 
-static MemTxResult atomic_mmio(const Run *run, P2PDmaAtomicOp op, unsigned size,
-                               uint64_t operand, uint64_t compare,
-                               uint64_t *old)
+static P2PDmaResult atomic_mmio(const P2PDma *dma, const Run *run,
+                                P2PDmaAtomicOp op, unsigned size,
+                                uint64_t operand, uint64_t compare,
+                                uint64_t *old)
 {
-    const MemTxAttrs attrs = MEMTXATTRS_UNSPECIFIED;
+    uint64_t len = size;
     uint8_t buf[8];
-    MemTxResult r;
+    P2PDmaResult result = mmio_rw(dma, run, buf, &len, false);
 
-    r = address_space_read(run->as, run->addr, attrs, buf, size);
-    if (r != MEMTX_OK) {
-        return r;
+    if (result == P2P_DMA_OK && dma->stopped) {
+        result = P2P_DMA_ERR_MASTER;
     }
-    *old = ldn_le_p(buf, size);
-    stn_le_p(buf, size, atomic_result(op, *old, operand, compare));
-    return address_space_write(run->as, run->addr, attrs, buf, size);
+    if (result == P2P_DMA_OK && len == size) {
+        *old = ldn_le_p(buf, size);
+        stn_le_p(buf, size, atomic_result(op, *old, operand, compare));
+        result = mmio_rw(dma, run, buf, &len, true);
+    }
+    return result == P2P_DMA_OK && len != size ? P2P_DMA_ERR_TARGET : result;
 }
 
 P2PDmaResult p2p_dma_atomic(const P2PDmaEnd *end, P2PDmaAtomicOp op,
@@ -1107,7 +1248,8 @@ P2PDmaResult p2p_dma_atomic(const P2PDmaEnd *end, P2PDmaAtomicOp op,
     Run run;
 
     if ((size != 4 && size != 8) || !QEMU_IS_ALIGNED(end->addr, size)) {
-        return fail(dma, P2P_DMA_ERR_ALIGN, end->addr, true, 0, size, NULL);
+        fail(dma, P2P_DMA_ERR_ALIGN, end->addr, true, 0, size, NULL);
+        return P2P_DMA_ERR_ALIGN;
     }
     if (size == 4) {
         operand = (uint32_t)operand;
@@ -1115,6 +1257,7 @@ P2PDmaResult p2p_dma_atomic(const P2PDmaEnd *end, P2PDmaAtomicOp op,
     }
 
     smp_mb(); /* as dma_memory_rw() does */
+    p2p_work_begin();
     /* An AtomicOp needs both permissions */
     result = resolve(dma, end->addr, size, false, end->mode, &run);
     if (result == P2P_DMA_OK) {
@@ -1143,17 +1286,18 @@ P2PDmaResult p2p_dma_atomic(const P2PDmaEnd *end, P2PDmaAtomicOp op,
                                 result == P2P_DMA_OK ? size : 0);
         }
     } else if (result == P2P_DMA_OK) {
-        result = from_memtx(atomic_mmio(&run, op, size, operand, compare,
-                                        &value));
+        result = atomic_mmio(dma, &run, op, size, operand, compare, &value);
     }
-    if (result != P2P_DMA_OK) {
-        return fail(dma, result, end->addr, is_write, 0, size, NULL);
+    if (result == P2P_DMA_OK) {
+        count(dma, &run, false, size);
+        count(dma, &run, true, size);
+        charge(dma, size);
+        *old = value;
+    } else {
+        fail(dma, result, end->addr, is_write, 0, size, NULL);
     }
-    count(dma, &run, false, size);
-    count(dma, &run, true, size);
-    charge(dma, size);
-    *old = value;
-    return P2P_DMA_OK;
+    p2p_work_end();
+    return result;
 }
 
 /* QOM */

@@ -30,8 +30,6 @@
 #define IOVA        0x100000ULL
 
 #define Q35         "-machine q35 -m 256 -nodefaults "
-#define NATIVE_HOTPLUG "-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support" \
-                    "=off "
 #define VTD         "-device intel-iommu,intremap=off,device-iotlb=on "
 #define SWITCH      "-device pcie-root-port,id=rp,chassis=1,addr=2.0 " \
                     "-device x3130-upstream,id=up,bus=rp " \
@@ -658,17 +656,16 @@ static void test_busy(void)
     rig_stop(r);
 }
 
-static void set_msi(Rig *r, unsigned dev, bool enable)
+static void enable_msi(Rig *r, unsigned dev, uint32_t addr, uint16_t data)
 {
     uint16_t bdf = r->dev[dev]->bdf;
     unsigned cap = pcie_cap(&r->topo, bdf, PCI_CAP_ID_MSI);
 
     g_assert_cmphex(cap, !=, 0);
-    pcie_writel(&r->topo, bdf, cap + PCI_MSI_ADDRESS_LO, MSI_TARGET);
+    pcie_writel(&r->topo, bdf, cap + PCI_MSI_ADDRESS_LO, addr);
     pcie_writel(&r->topo, bdf, cap + PCI_MSI_ADDRESS_HI, 0);
-    pcie_writew(&r->topo, bdf, cap + PCI_MSI_DATA_64, 0xbeef);
-    pcie_writew(&r->topo, bdf, cap + PCI_MSI_FLAGS,
-                enable ? PCI_MSI_FLAGS_ENABLE : 0);
+    pcie_writew(&r->topo, bdf, cap + PCI_MSI_DATA_64, data);
+    pcie_writew(&r->topo, bdf, cap + PCI_MSI_FLAGS, PCI_MSI_FLAGS_ENABLE);
 }
 
 static void test_msi(void)
@@ -678,7 +675,7 @@ static void test_msi(void)
     /* An MSI is a write, here to RAM */
     run_ok(r, 0, CTRL(LOCAL, BUS) | P2PDEV_CTRL_IRQ_EN, 0, BUF_A, 64);
     g_assert_cmphex(qtest_readl(r->qts, MSI_TARGET), ==, 0);
-    set_msi(r, 0, true);
+    enable_msi(r, 0, MSI_TARGET, 0xbeef);
     run_ok(r, 0, CTRL(LOCAL, BUS), 0, BUF_A, 64);
     g_assert_cmphex(qtest_readl(r->qts, MSI_TARGET), ==, 0);
     run_ok(r, 0, CTRL(LOCAL, BUS) | P2PDEV_CTRL_IRQ_EN, 0, BUF_A, 64);
@@ -1135,6 +1132,69 @@ static void test_unplug_in_flight(void)
     rig_stop(r);
 }
 
+/*
+ * A request of dev0's that aborts a transfer of dev1's, which therefore sends
+ * an interrupt, whose message resets or unplugs dev0: within the request.
+ */
+typedef struct Within {
+    const char *name;
+    bool unplug;
+    bool atomic;        /* or a copy of which there is more to do */
+} Within;
+
+static const Within within[] = {
+    { "reset-within-atomic", .atomic = true },
+    { "unplug-within-atomic", .atomic = true, .unplug = true },
+    { "unplug-within-copy", .unplug = true },
+};
+
+static void test_within(const void *opaque)
+{
+    enum { STOP = P2PDEV_CTRL_IRQ_EN | P2PDEV_CTRL_ABORT };
+    const Within *w = opaque;
+    Rig *r = rig_start(Q35 NATIVE_HOTPLUG PORTS TWO);
+    uint64_t ctrl = r->dev[1]->bar[P2PDEV_REG_BAR] + P2PDEV_CTRL;
+    uint16_t bdf = w->unplug ? pcie_find(&r->topo, ROOT_PORT, 0)->bdf
+                             : r->dev[0]->bdf;
+    uint64_t cap = ECAM + (bdf << 12) +
+                   pcie_cap(&r->topo, bdf, PCI_CAP_ID_EXP);
+
+    if (w->unplug) {
+        enable_msi(r, 1, cap + PCI_EXP_SLTCTL,
+                   PCI_EXP_SLTCTL_PWR_OFF | PCI_EXP_SLTCTL_PWR_IND_OFF);
+    } else {
+        enable_msi(r, 1, cap + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR);
+    }
+    qom_set_uint(r->qts, "dev1", "delay-ms", 10);
+    start(r, 1, CTRL(LOCAL, BUS), 0, BUF_A, 64);
+    wait_moved(r, 1, 64);
+
+    if (w->atomic) {
+        set64(r, 0, P2PDEV_OPERAND, STOP);
+        start(r, 0, ATOMIC(SWAP, BUS), ctrl, 0, 4);
+    } else {
+        qtest_writel(r->qts, RAM_END - 4, STOP);
+        start(r, 0, CTRL(BUS, BUS), ctrl, RAM_END - 4, 8);
+    }
+    if (w->unplug) {
+        qtest_qmp_eventwait(r->qts, "DEVICE_DELETED");
+        g_assert_cmphex(pcie_readl(&r->topo, r->dev[0]->bdf, 0), ==,
+                        UINT32_MAX);
+    } else {
+        wait_done(r, 1);
+        step_ms(r, 100);
+        pcie_topology_init(&r->topo, r->qts);
+        g_assert_cmphex(reg32(r, 0, P2PDEV_STATUS), ==, 0);
+        g_assert_cmphex(reg64(r, 0, P2PDEV_RESULT), ==, 0);
+        g_assert_cmpuint(reg32(r, 0, P2PDEV_FINISHED), ==, 0);
+        run_ok(r, 0, CTRL(LOCAL, BUS), 0, BUF_A, 4096);
+    }
+    step_ms(r, 100);
+    qom_set_uint(r->qts, "dev1", "delay-ms", 0);
+    run_ok(r, 1, CTRL(LOCAL, LOCAL), 0, 4096, 4096);
+    rig_stop(r);
+}
+
 static void expect_refusal(QTestState *qts, const char *text, const char *args)
 {
     QDict *error = qtest_qmp_assert_failure_ref(
@@ -1195,6 +1255,11 @@ int main(int argc, char **argv)
     qtest_add_func("p2pdev/msi", test_msi);
     qtest_add_data_func("p2pdev/peer/host-bridge", NULL, test_peer);
     qtest_add_func("p2pdev/reset-in-flight", test_reset_in_flight);
+    for (unsigned i = 0; i < ARRAY_SIZE(within); i++) {
+        g_autofree char *name = g_strdup_printf("p2pdev/%s", within[i].name);
+
+        qtest_add_data_func(name, &within[i], test_within);
+    }
     if (qtest_has_device("x3130-upstream")) {
         qtest_add_data_func("p2pdev/peer/switch", (void *)1, test_peer);
         qtest_add_func("p2pdev/straddle", test_straddle);

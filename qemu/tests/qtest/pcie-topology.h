@@ -13,6 +13,10 @@
 
 #include "libqtest.h"
 
+/* For the machine: ports plug and unplug by their registers, not by ACPI */
+#define NATIVE_HOTPLUG \
+    "-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off "
+
 #define PCIE_MAX_FUNCTIONS  32
 #define PCIE_BARS           6
 

@@ -37,12 +37,11 @@ void gp100_vram_stl(GP100State *s, uint64_t addr, uint32_t val)
     }
 }
 
-/* No BAR is smaller: within so much MMIO there is one region only. */
-#define SYS_MMIO_PIECE          16
-
 /*
- * DMA.  What configures the PCI hierarchy is refused: a write there can unplug
- * or reset the GPU while its code, which is on the stack, uses it.
+ * DMA.  What configures the PCI hierarchy is refused: the GPU must not unplug
+ * or reset itself in the middle of its work.  Of MMIO as much as one call of
+ * its handler takes is accessed at a time, which may even unplug the device
+ * that it belongs to (hw/pci/p2p_dma.h).
  */
 static bool sys_access(GP100State *s, uint64_t addr, void *buf, uint64_t len,
                        DMADirection dir)
@@ -65,7 +64,7 @@ static bool sys_access(GP100State *s, uint64_t addr, void *buf, uint64_t len,
                 dir == DMA_DIRECTION_FROM_DEVICE, MEMTXATTRS_UNSPECIFIED);
 
             if (!memory_region_is_ram(mr)) {
-                n = MIN(n, SYS_MMIO_PIECE - addr % SYS_MMIO_PIECE);
+                n = memory_access_size(mr, MIN(len, 8), at);
                 refused = p2p_dma_region_is_config(mr);
             }
         }

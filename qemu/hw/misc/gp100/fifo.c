@@ -11,6 +11,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "hw/pci/p2p_dma.h"
 #include "gp100.h"
 #include "trace.h"
 
@@ -128,6 +129,7 @@ static void fifo_run(GP100State *s)
         return;
     }
     f->running = true;
+    p2p_work_begin();
     while (DEVICE(s)->realized && budget.methods > 0 && budget.bytes > 0) {
         unsigned chid;
 
@@ -156,14 +158,14 @@ static void fifo_run(GP100State *s)
     f->running = false;
 
     if (!DEVICE(s)->realized) {
-        return;
-    }
-    if (budget.methods <= 0 || budget.bytes <= 0) {
+        /* unplugged meanwhile */
+    } else if (budget.methods <= 0 || budget.bytes <= 0) {
         gp100_did(s, GP100_EVENT_PFIFO_CONTINUE, true);
         qemu_bh_schedule(f->bh);
     } else if (waiting) {
         timer_mod(f->retry, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) + RETRY_NS);
     }
+    p2p_work_end();
 }
 
 void gp100_fifo_kick(GP100State *s)

@@ -15,9 +15,9 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "hw/pci/msi.h"
+#include "hw/pci/p2p_dma.h"
 #include "hw/pci/pci_device.h"
 #include "hw/qdev-properties.h"
 #include "migration/vmstate.h"
@@ -189,8 +189,8 @@ fail:
 
 /*
  * A message or what another device did because of an access may have unplugged
- * the GPU from within its own code.  That code is on the stack until the main
- * loop runs again; so long the state stays, and does nothing any more.
+ * the GPU from within its own code.  As long as that can be on the stack the
+ * state stays, and does nothing any more.
  */
 static void gp100_exit(PCIDevice *dev)
 {
@@ -206,8 +206,7 @@ static void gp100_exit(PCIDevice *dev)
     if (s->memdev) {
         host_memory_backend_set_mapped(s->memdev, false);
     }
-    object_ref(OBJECT(s));
-    aio_bh_schedule_oneshot(qemu_get_aio_context(), object_unref, s);
+    p2p_work_keep(OBJECT(s));
 }
 
 /* Also of an instance that was never realized */

@@ -399,7 +399,7 @@ void gp100_guest_error_(GP100State *s, const char *func, const char *fmt, ...)
 /*
  * Recompute the interrupt tree and signal the host if its rules say so.  The
  * message may go to a slot's registers and have the GPU unplugged; its state is
- * there until the main loop runs again.
+ * there as long as the caller runs, see hw/pci/p2p_dma.h.
  */
 void gp100_irq_update(GP100State *s);
 /* For @write of registers that only take part in the interrupt tree. */

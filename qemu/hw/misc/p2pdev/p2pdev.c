@@ -334,7 +334,7 @@ static P2PDmaResult p2pdev_copy(P2PDev *s, uint64_t len, P2PDmaFault *fault)
     return result;
 }
 
-static P2PDmaResult p2pdev_atomic(P2PDev *s)
+static P2PDmaResult p2pdev_atomic(P2PDev *s, uint64_t *old)
 {
     static const P2PDmaAtomicOp ops[] = {
         [P2PDEV_OP_FETCH_ADD] = P2P_DMA_FETCH_ADD,
@@ -346,24 +346,29 @@ static P2PDmaResult p2pdev_atomic(P2PDev *s)
 
     /* A size that does not fit is 0, which is as invalid as any other */
     return p2p_dma_atomic(&dst, ops[job->op], job->len <= 8 ? job->len : 0,
-                          job->operand, job->compare, &s->reg[REG_RESULT]);
+                          job->operand, job->compare, old);
 }
 
-static void p2pdev_bh(void *opaque)
+/* Each request may make another device reset or unplug this one */
+static void p2pdev_work(P2PDev *s)
 {
-    P2PDev *s = opaque;
     P2PDevJob *job = &s->job;
     uint64_t len = MIN(job->len - job->done, P2PDEV_CHUNK);
     P2PDmaFault fault = { 0 };
     P2PDmaResult result;
+    uint64_t old = 0;
 
     if (job->error) {
         p2pdev_finish(s, job->error, job->error_is_dst);
         return;
     }
     if (job->op != P2PDEV_OP_COPY) {
-        result = p2pdev_atomic(s);
+        result = p2pdev_atomic(s, &old);
+        if (s->dma.stopped) {
+            return;
+        }
         if (result == P2P_DMA_OK) {
+            s->reg[REG_RESULT] = old;
             job->done = job->len;
             s->reg[REG_DONE_LEN] = job->done;
         }
@@ -372,8 +377,7 @@ static void p2pdev_bh(void *opaque)
     }
     if (len) {
         result = p2pdev_copy(s, len, &fault);
-        /* What it wrote may have made another device reset or unplug this */
-        if (!p2pdev_busy(s)) {
+        if (s->dma.stopped) {
             return;
         }
         job->done += result == P2P_DMA_OK ? len : fault.done;
@@ -388,6 +392,13 @@ static void p2pdev_bh(void *opaque)
     } else {
         p2pdev_finish(s, P2PDEV_ERR_NONE, false);
     }
+}
+
+static void p2pdev_bh(void *opaque)
+{
+    p2p_work_begin();
+    p2pdev_work(opaque);
+    p2p_work_end();
 }
 
 static void p2pdev_start(P2PDev *s)
@@ -611,7 +622,6 @@ static void p2pdev_realize(PCIDevice *pci, Error **errp)
     }
     pcie_cap_flr_init(pci);
     p2p_dma_init(&s->dma, pci);
-    s->dma.no_config = true;
     if (s->ats && !p2p_dma_init_ats(&s->dma, P2PDEV_ATS_CAP, errp)) {
         goto fail;
     }
@@ -652,7 +662,6 @@ static void p2pdev_exit(PCIDevice *pci)
 {
     P2PDev *s = P2PDEV(pci);
 
-    /* Not busy: p2pdev_bh() may be on the stack, see there */
     p2pdev_reset_regs(s);
     qemu_bh_delete(s->bh);
     timer_free(s->delay_timer);

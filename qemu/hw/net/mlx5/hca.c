@@ -279,7 +279,6 @@ static void mlx5_realize(PCIDevice *dev, Error **errp)
         msix_vector_use(dev, i);
     }
     p2p_dma_init(&s->dma, dev);
-    s->dma.no_config = true;
     if (s->ats && !p2p_dma_init_ats(&s->dma, ATS_CAP_OFFSET, errp)) {
         p2p_dma_exit(&s->dma);
         msix_uninit_exclusive_bar(dev);

@@ -13,20 +13,33 @@
  * address and must not be translated again.  P2PDma models both, and counts
  * what was reached, so that a test can prove where the bytes went.
  *
- * One P2PDma is embedded in the state of each function that does DMA.
+ * One P2PDma is embedded in the state of each function that uses it.
  *
  * Units: all addresses, lengths and counters are in bytes; addresses are bus
  * addresses as the function puts them into a request.
  *
- * Locking: every function here must be called with the BQL held.  The data
- * functions must be called from a bottom half or timer made with the device's
- * MemReentrancyGuard (qemu_bh_new_guarded()), never from an MMIO handler:
- * a target may be an MMIO BAR, whose handler then runs inside the call.
- * An ATS invalidation arrives under the BQL as well, so that it never finds a
- * request of this unit in flight.
+ * Locking: every function here must be called with the BQL held, and the data
+ * functions while the device's MemReentrancyGuard is engaged: from a bottom
+ * half made with it (qemu_bh_new_guarded()) or from a handler of the device's
+ * MMIO.  A target may be MMIO, whose handler then runs inside the call.  An ATS
+ * invalidation arrives under the BQL as well, so that it finds a request of
+ * this unit in flight only if that is what reached the IOMMU's registers.
  *
  * Nothing here can be made to abort by a guest.  Work is proportional to the
  * length given; callers bound the length that they pass per invocation.
+ *
+ * Lifetime: what a request reaches may be the doorbell of another device, which
+ * then sends requests or an interrupt of its own, and an interrupt's message
+ * goes wherever the guest says, to configuration space as well.  So any
+ * function of the machine can be reset or unplugged within any request or
+ * message, also those whose code is on the stack.  The rule for all of them:
+ *
+ * - What goes on after a request or a message is done between p2p_work_begin()
+ *   and p2p_work_end(); each data function here is such work by itself.
+ * - Whatever work may have pointers to is freed through p2p_work_after() or
+ *   together with the function, which p2p_work_keep() keeps.
+ * - On the bus, reset and unplug take effect at once: the unit is stopped until
+ *   the work has ended, and work that sees this has nothing left to do.
  */
 
 #ifndef HW_PCI_P2P_DMA_H
@@ -56,11 +69,14 @@ typedef enum P2PDmaMode {
  * P2PDmaResult: outcome of a data function; everything but OK is a failure
  *
  * @P2P_DMA_OK: all bytes were transferred
- * @P2P_DMA_ERR_MASTER: Bus Master Enable is off or the function has no power
+ * @P2P_DMA_ERR_MASTER: Bus Master Enable is off, the function has no power, or
+ *     the unit is stopped
  * @P2P_DMA_ERR_RANGE: address plus length wraps around 2^64
  * @P2P_DMA_ERR_ALIGN: size or alignment of an atomic operation
  * @P2P_DMA_ERR_DECODE: nobody claimed the request, or the IOMMU blocked it
- *     (to the requester both are an Unsupported Request completion)
+ *     (to the requester both are an Unsupported Request completion), or it went
+ *     to configuration space or to registers of a bridge: a function must not
+ *     reset or remove itself in the middle of its work
  * @P2P_DMA_ERR_ATS: the translation request got no translation, or ACS
  *     Translation Blocking is set in a port on the way
  * @P2P_DMA_ERR_TARGET: the target was reached and refused the access
@@ -119,7 +135,8 @@ typedef enum P2PDmaTarget {
  * @routed: bytes, of both directions, that a switch or a root port routed to
  *     their target without the root complex (a subset of the counters above)
  * @ats_hits: lookups that the translation cache answered.  There is one lookup
- *     per 4 KiB page, direction and request.
+ *     per 4 KiB page, direction and request, and another where the other end of
+ *     a copy continues elsewhere.
  * @ats_misses: lookups that led to a translation request
  * @ats_invalidations: invalidation requests received for the function.  The
  *     IOMMU's address space can consist of several ranges (intel-iommu's has a
@@ -150,10 +167,9 @@ typedef struct P2PDmaPiece P2PDmaPiece;
  * @stats: counters, may be read directly
  * @fail_after: error injection: bytes that may still be moved, then every
  *     request fails.  A copy within one function counts its bytes once.
- * @no_config: refuse (P2P_DMA_ERR_DECODE) requests to configuration space and
- *     to registers of bridges.  Writing there can reset or remove the function
- *     while it is in the middle of its work; a function that could not stand
- *     that sets this before its first request.
+ * @stopped: may be read: every request fails (P2P_DMA_ERR_MASTER), because the
+ *     function was reset while work was on the stack, until that has ended, or
+ *     was unplugged
  *
  * The other members are private.
  */
@@ -161,7 +177,7 @@ typedef struct P2PDma {
     PCIDevice *dev;
     P2PDmaStats stats;
     uint64_t fail_after;
-    bool no_config;
+    bool stopped;
 
     uint16_t ats_cap;
     bool ats_enabled;
@@ -173,6 +189,7 @@ typedef struct P2PDma {
     GPtrArray *ports;           /* above the function, the nearest first */
     unsigned first_redirect;    /* of these, by ACS */
     MemoryListener map_listener;
+    unsigned map_changes;
     P2PDmaPiece *pieces;
     P2PDmaPiece *recent[2];     /* used by a read, by a write */
     unsigned next_piece;
@@ -203,6 +220,38 @@ typedef enum P2PDmaAtomicOp {
     P2P_DMA_SWAP,
     P2P_DMA_COMPARE_SWAP,
 } P2PDmaAtomicOp;
+
+/**
+ * p2p_work_begin: work begins, which can be within other work
+ *
+ * In the thread that holds the BQL; see Lifetime above.
+ */
+void p2p_work_begin(void);
+
+/**
+ * p2p_work_end: the work that began last ends
+ *
+ * If it is the outermost, what was left for later is done now.
+ */
+void p2p_work_end(void);
+
+/**
+ * p2p_work_after: call @fn(@opaque) when no work is on the stack
+ * @fn: sends neither requests nor messages
+ * @opaque: exists until then
+ *
+ * That is now, or when the outermost work ends, in the order of the calls.
+ */
+void p2p_work_after(GDestroyNotify fn, gpointer opaque);
+
+/**
+ * p2p_work_keep: keep a device that is being unplugged
+ * @obj: the device, called from its exit
+ *
+ * It is kept until neither work nor the bottom half that did it can be on the
+ * stack.  (An access to its MMIO keeps it, too: by the memory map in use.)
+ */
+void p2p_work_keep(Object *obj);
 
 /**
  * p2p_dma_add_properties: make the counters visible over QOM
@@ -240,7 +289,9 @@ bool p2p_dma_init_ats(P2PDma *dma, uint16_t offset, Error **errp);
  * p2p_dma_exit: drop everything; called from the function's exit
  * @dma: initialised, or zero
  *
- * The caller has deleted its bottom halves and timers.
+ * The caller has deleted its bottom halves and timers.  A request of the unit
+ * may be on the stack: it fails then, and the function is kept, as by
+ * p2p_work_keep().
  */
 void p2p_dma_exit(P2PDma *dma);
 
@@ -248,6 +299,9 @@ void p2p_dma_exit(P2PDma *dma);
  * p2p_dma_reset: ATS off and translation cache empty, as after Conventional or
  * Function Level Reset
  * @dma: initialised
+ *
+ * Within work the unit is stopped until that ends: nothing of what was begun
+ * before the reset is to happen after it.
  */
 void p2p_dma_reset(P2PDma *dma);
 
@@ -256,7 +310,7 @@ void p2p_dma_reset(P2PDma *dma);
  * @mr: it belongs to a host bridge or to a bridge
  * @mr: a region without subregions, as address_space_translate() returns it
  *
- * For devices that do DMA without a P2PDma; see @no_config of P2PDma.
+ * For devices that do DMA without a P2PDma, which refuses requests to those.
  */
 bool p2p_dma_region_is_config(MemoryRegion *mr);
 
