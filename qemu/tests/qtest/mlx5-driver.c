@@ -271,6 +271,11 @@ void cq_arm(Hca *h, const Queue *cq, uint32_t ci)
     hca_write64(h, h->uar * 4096 + UAR_CQ_ARM, (uint64_t)ci << 32 | cq->id);
 }
 
+void eq_arm(Hca *h, const Queue *eq, uint32_t ci)
+{
+    hca_write(h, h->uar * 4096 + UAR_EQ_ARM, eq->id << 24 | ci);
+}
+
 unsigned qp_command(Hca *h, const Qp *qp, unsigned opcode,
                     uint8_t *in, uint32_t opt)
 {
@@ -345,7 +350,7 @@ void qp_connect(Hca *h, const Qp *qp, uint32_t pd, const Qp *remote)
                     MLX5_STATUS_OK);
 }
 
-void qp_post(Hca *h, Qp *qp, uint8_t *wqe, uint32_t len)
+void qp_queue(Hca *h, Qp *qp, uint8_t *wqe, uint32_t len)
 {
     fset(wqe_ctrl, wqe, index, qp->sq_pi);
     fset(wqe_ctrl, wqe, qpn, qp->id);
@@ -357,6 +362,11 @@ void qp_post(Hca *h, Qp *qp, uint8_t *wqe, uint32_t len)
                        wqe + done, MIN(len - done, MLX5_WQEBB));
     }
     put_be32(h, qp->dbr + 4, qp->sq_pi);
+}
+
+void qp_post(Hca *h, Qp *qp, uint8_t *wqe, uint32_t len)
+{
+    qp_queue(h, qp, wqe, len);
     hca_write64(h, h->uar * 4096 + UAR_SEND, ldq_be_p(wqe));
 }
 

@@ -122,6 +122,8 @@ void ring_wait(Hca *h, Queue *q, uint8_t *entry, uint32_t size);
 /* Wait for a completion and consume it. */
 void cq_wait(Hca *h, Queue *cq, uint8_t *cqe);
 void cq_arm(Hca *h, const Queue *cq, uint32_t ci);
+/* An EQ that has events behind @ci has an interrupt at once. */
+void eq_arm(Hca *h, const Queue *eq, uint32_t ci);
 
 /* A QP of the kernel's, which may post UMRs. */
 Qp qp_create(Hca *h, unsigned service, uint32_t pd, const Queue *cq);
@@ -131,7 +133,9 @@ unsigned qp_command(Hca *h, const Qp *qp, unsigned opcode, uint8_t *in,
                     uint32_t opt);
 /* Bring a QP up to RTS, connected to @remote. */
 void qp_connect(Hca *h, const Qp *qp, uint32_t pd, const Qp *remote);
-/* Finish the control segment of @wqe, copy it to the queue, ring. */
+/* Finish the control segment of @wqe, copy it to the queue, count it. */
+void qp_queue(Hca *h, Qp *qp, uint8_t *wqe, uint32_t len);
+/* The same, and ring. */
 void qp_post(Hca *h, Qp *qp, uint8_t *wqe, uint32_t len);
 void post_recv(Hca *h, Qp *qp, uint32_t key, uint64_t addr, uint32_t len);
 /* Write a segment; its length. */

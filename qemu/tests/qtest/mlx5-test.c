@@ -13,6 +13,7 @@
 #include "pcie-topology.h"
 
 #define NOWHERE     0x700000000ull
+#define ECAM        0xb0000000ull
 #define SECOND_NS   1000000000ull
 
 static Hca *hca_start(const char *options)
@@ -278,7 +279,7 @@ static void test_cmd_event(void)
         ring_wait(h, &eq, eqe, sizeof(eqe));
         g_assert_cmphex(fget(eqe, eqe, type), ==, MLX5_EVENT_CMD);
         g_assert_cmphex(fget(eqe, eqe, cmd_vector), ==, 1);
-        hca_write(h, h->uar * 4096 + UAR_EQ_ARM, eq.id << 24 | eq.ci);
+        eq_arm(h, &eq, eq.ci);
     }
     /* Unread events pile up to a full queue, then get lost. */
     for (unsigned i = 0; i < QUEUE + 3; i++) {
@@ -1327,11 +1328,11 @@ static void test_inject_fault_delay(void)
 /* A request must not configure the device that works on it. */
 static void test_config_space(void)
 {
-    const uint64_t ecam = 0xb0000000, command = ecam + (4 << 15) + 4;
+    const uint64_t command = ECAM + (4 << 15) + 4;
     Rig *r = rig_start();
 
     qtest_outl(r->h->qts, 0xcf8, 0x80000060);
-    qtest_outl(r->h->qts, 0xcfc, ecam | 1);
+    qtest_outl(r->h->qts, 0xcfc, ECAM | 1);
     g_assert_cmphex(qtest_readw(r->h->qts, command) & 4, ==, 4);
     qtest_memset(r->h->qts, BUF_A, 0, 16);
     post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 2, r->key,
@@ -1345,12 +1346,12 @@ static void test_config_space(void)
 static void test_config_space_before(void)
 {
     enum { INTX_DISABLE = 1 << 10 };
-    const uint64_t ecam = 0xb0000000, command = ecam + 4;
+    const uint64_t command = ECAM + 4;
     Rig *r = rig_start();
     uint16_t before;
 
     qtest_outl(r->h->qts, 0xcf8, 0x80000060);
-    qtest_outl(r->h->qts, 0xcfc, ecam | 1);
+    qtest_outl(r->h->qts, 0xcfc, ECAM | 1);
     before = qtest_readw(r->h->qts, command);
     qtest_writew(r->h->qts, command, before ^ INTX_DISABLE);
     g_assert_cmphex(qtest_readw(r->h->qts, command), ==,
@@ -1359,86 +1360,234 @@ static void test_config_space_before(void)
     qtest_memset(r->h->qts, BUF_A, 0, 16);
     qtest_writew(r->h->qts, BUF_A + 12, before ^ INTX_DISABLE);
     post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 16, r->key,
-              ecam - 8);
+              ECAM - 8);
     expect_send(r, MLX5_SYND_REMOTE_ACCESS);
     g_assert_cmphex(qtest_readw(r->h->qts, command), ==, before);
     rig_stop(r);
 }
 
+/* Two HCAs, each with a key for all memory, and their QPs connected. */
+typedef struct Pair {
+    QTestState *qts;
+    PcieTopology t;
+    PcieFunction *f[2];
+    Hca *h[2];
+    uint32_t pd[2];
+    uint32_t key[2];
+    Queue eq[2];
+    Queue cq[2];
+    Qp qp[2];
+} Pair;
+
+/* @where: what the machine has besides, and where the HCAs are */
+static Pair *pair_start(const char *machine, const char *const where[2])
+{
+    Pair *p = g_new0(Pair, 1);
+
+    p->qts = qtest_initf("-machine q35 -m 256 -nodefaults %s "
+                         "-device mlx5,id=hca0,lid=1,%s "
+                         "-device mlx5,id=hca1,lid=2,%s",
+                         machine, where[0], where[1]);
+    pcie_topology_init(&p->t, p->qts);
+    for (unsigned i = 0; i < 2; i++) {
+        Hca *h;
+
+        p->f[i] = pcie_find(&p->t, MLX5_PCI_VENDOR, MLX5_PCI_DEVICE, i);
+        h = hca_attach(p->qts, i ? "hca1" : "hca0", p->f[i]->bar[0], i + 1, i);
+        p->h[i] = h;
+        hca_init(h);
+        p->pd[i] = cmd_alloc(h, MLX5_OP_ALLOC_PD);
+        p->key[i] = mkey_create_pa(h, p->pd[i]);
+        p->eq[i] = eq_create(h, 1ull << MLX5_EVENT_CQ_ERROR);
+        p->cq[i] = cq_create(h, &p->eq[i]);
+        p->qp[i] = qp_create(h, MLX5_ST_RC, p->pd[i], &p->cq[i]);
+    }
+    qp_connect(p->h[0], &p->qp[0], p->pd[0], &p->qp[1]);
+    qp_connect(p->h[1], &p->qp[1], p->pd[1], &p->qp[0]);
+    return p;
+}
+
+static void pair_stop(Pair *p)
+{
+    g_free(p->h[1]);
+    hca_stop(p->h[0]);
+    g_free(p);
+}
+
 /* The other side is gone while a request waits for its page. */
 static void test_peer_gone(void)
 {
-    QTestState *qts = qtest_init("-machine q35 -m 256 -nodefaults "
-                                 "-device mlx5,id=hca0,addr=4.0,lid=1 "
-                                 "-device mlx5,id=hca1,addr=5.0,lid=2");
+    static const char *const where[] = { "addr=4.0", "addr=5.0" };
+    Pair *p = pair_start("", where);
     uint8_t in[PAS + 16] = { 0 };       /* with entries that are absent */
     uint8_t *ctx = in + 0x10;
     uint8_t cqe[MLX5_CQE_BYTES], eqe[MLX5_EQE_BYTES];
-    Queue faults, eq[2], cq[2];
-    uint32_t pd[2], key, absent_key;
-    PcieTopology t;
-    Hca *h[2];
-    Qp qp[2];
+    uint32_t absent_key;
+    Queue faults;
 
-    pcie_topology_init(&t, qts);
-    for (unsigned i = 0; i < 2; i++) {
-        h[i] = hca_attach(qts, i ? "hca1" : "hca0",
-                          pcie_find(&t, MLX5_PCI_VENDOR, MLX5_PCI_DEVICE,
-                                    i)->bar[0], i + 1, i);
-        hca_init(h[i]);
-        pd[i] = cmd_alloc(h[i], MLX5_OP_ALLOC_PD);
-        eq[i] = eq_create(h[i], 1ull << MLX5_EVENT_CQ_ERROR);
-        cq[i] = cq_create(h[i], &eq[i]);
-        qp[i] = qp_create(h[i], MLX5_ST_RC, pd[i], &cq[i]);
-    }
-    qp_connect(h[0], &qp[0], pd[0], &qp[1]);
-    qp_connect(h[1], &qp[1], pd[1], &qp[0]);
-    key = mkey_create_pa(h[0], pd[0]);
-    faults = eq_create(h[1], 1ull << MLX5_EVENT_PAGE_FAULT);
-    fset(mkc, ctx, pd, pd[1]);
+    faults = eq_create(p->h[1], 1ull << MLX5_EVENT_PAGE_FAULT);
+    fset(mkc, ctx, pd, p->pd[1]);
     fset(mkc, ctx, len, 4096);
     fset(mkc, ctx, access_mode_1_0, MLX5_MKEY_MTT);
     fset(mkc, ctx, log_page_size, 12);
     fset(mkc, ctx, translations_octword_size, 1);
     fset(create_mkey_in, in, translations_octword_actual_size, 1);
     fset(create_mkey_in, in, pg_access, 1);
-    absent_key = mkey_create(h[1], in, sizeof(in));
+    absent_key = mkey_create(p->h[1], in, sizeof(in));
 
-    post_rdma(h[0], &qp[0], MLX5_WQE_WRITE, key, BUF_A, 64, absent_key, 0);
-    ring_wait(h[1], &faults, eqe, sizeof(eqe));
+    post_rdma(p->h[0], &p->qp[0], MLX5_WQE_WRITE, p->key[0], BUF_A, 64,
+              absent_key, 0);
+    ring_wait(p->h[1], &faults, eqe, sizeof(eqe));
     g_assert_cmphex(fget(eqe, eqe, type), ==, MLX5_EVENT_PAGE_FAULT);
-    g_assert_cmphex(cmd_simple(h[1], MLX5_OP_TEARDOWN_HCA, 0), ==,
+    g_assert_cmphex(cmd_simple(p->h[1], MLX5_OP_TEARDOWN_HCA, 0), ==,
                     MLX5_STATUS_OK);
-    cq_wait(h[0], &cq[0], cqe);
-    cqe_check(cqe, MLX5_CQE_REQ_ERR, &qp[0], MLX5_SYND_TRANSPORT_RETRY);
-    g_free(h[1]);
-    hca_stop(h[0]);
+    cq_wait(p->h[0], &p->cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_REQ_ERR, &p->qp[0], MLX5_SYND_TRANSPORT_RETRY);
+    pair_stop(p);
 }
 
-/* An interrupt whose message resets the HCA that sends it. */
-static void test_interrupt_resets(void)
+/* With PCI_BRIDGE_CONTROL, which is the upper half of a dword */
+#define SECONDARY_RESET (1u << 22)
+
+/* The @nth pcie-root-port */
+static uint16_t find_port(PcieTopology *t, unsigned nth)
 {
-    enum { SECONDARY_RESET = 1u << 22 };        /* with PCI_BRIDGE_CONTROL */
-    const uint64_t ecam = 0xb0000000;
+    return pcie_find(t, 0x1b36, 0x000c, nth)->bdf;
+}
+
+/* Have an MSI-X vector reset, or unplug, what is behind @port. */
+static uint64_t aim_vector(PcieTopology *t, const PcieFunction *f,
+                           unsigned vector, uint16_t port, bool unplug)
+{
+    unsigned cap = pcie_cap(t, f->bdf, PCI_CAP_ID_MSIX);
+    uint32_t table = pcie_readl(t, f->bdf, cap + PCI_MSIX_TABLE);
+    uint64_t entry = f->bar[table & PCI_MSIX_FLAGS_BIRMASK] +
+                     (table & ~PCI_MSIX_FLAGS_BIRMASK) +
+                     vector * PCI_MSIX_ENTRY_SIZE;
+    uint64_t target = ECAM + (port << 12);
+
+    target += unplug ? pcie_cap(t, port, PCI_CAP_ID_EXP) + PCI_EXP_SLTCTL :
+                       PCI_INTERRUPT_LINE;
+    qtest_writel(t->qts, entry + PCI_MSIX_ENTRY_LOWER_ADDR, target);
+    qtest_writel(t->qts, entry + PCI_MSIX_ENTRY_UPPER_ADDR, 0);
+    qtest_writel(t->qts, entry + PCI_MSIX_ENTRY_DATA,
+                 unplug ? PCI_EXP_SLTCTL_PWR_OFF | PCI_EXP_SLTCTL_PWR_IND_OFF :
+                          SECONDARY_RESET);
+    pcie_writew(t, f->bdf, cap + PCI_MSIX_FLAGS, PCI_MSIX_FLAGS_ENABLE);
+    return entry;
+}
+
+/*
+ * A request by which HCA 1 unmasks an interrupt of its own, whose message
+ * resets or unplugs one of the two: in the middle of the work of HCA 0, which
+ * sent the request.
+ */
+typedef struct Within {
+    const char *name;
+    unsigned victim;
+    bool unplug;
+    uint32_t len;       /* from the mask bit on, of the request */
+} Within;
+
+static const Within within[] = {
+    { "reset-requester", 0, false, 4 },
+    { "reset-responder", 1, false, 4 },
+    { "unplug-requester", 0, true, 4 },
+    { "unplug-responder", 1, true, 4 },
+    { "unplug-target", 1, true, 36 },
+};
+
+static void test_within(const void *opaque)
+{
+    static const char *const where[] = { "bus=rp0", "bus=rp1" };
+    const Within *w = opaque;
+    Pair *p = pair_start(NATIVE_HOTPLUG
+                         "-device pcie-root-port,id=rp0,chassis=1,addr=2.0 "
+                         "-device pcie-root-port,id=rp1,chassis=2,addr=3.0",
+                         where);
+    uint16_t port = find_port(&p->t, w->victim);
+    uint8_t wqe[256] = { 0 }, cqe[MLX5_CQE_BYTES];
+    uint64_t entry;
+    Queue events;
+
+    entry = aim_vector(&p->t, p->f[1], 0, port, w->unplug);
+    g_assert_cmphex(qtest_readl(p->qts, entry + PCI_MSIX_ENTRY_VECTOR_CTRL) &
+                    PCI_MSIX_ENTRY_CTRL_MASKBIT, !=, 0);
+    events = eq_create(p->h[1], 1ull << MLX5_EVENT_CMD);
+    cmd_alloc(p->h[1], MLX5_OP_ALLOC_PD);
+    eq_arm(p->h[1], &events, 0);
+
+    /* Its mask bit is cleared; what follows in the queue has no effect. */
+    qtest_memset(p->qts, BUF_A, 0, w->len);
+    qtest_memset(p->qts, BUF_A + w->len, 0x5a, 8);
+    qtest_memset(p->qts, BUF_B, 0, 8);
+    fset(wqe_ctrl, wqe, opcode, MLX5_WQE_WRITE);
+    raddr_seg(wqe + 16, p->key[1], entry + PCI_MSIX_ENTRY_VECTOR_CTRL);
+    data_seg(wqe + 32, p->key[0], BUF_A, w->len);
+    qp_queue(p->h[0], &p->qp[0], wqe, 48);
+    raddr_seg(wqe + 16, p->key[1], BUF_B);
+    data_seg(wqe + 32, p->key[0], BUF_A + w->len, 8);
+    qp_post(p->h[0], &p->qp[0], wqe, 48);
+
+    if (w->unplug) {
+        qtest_qmp_eventwait(p->qts, "DEVICE_DELETED");
+    } else {
+        g_assert_cmphex(pcie_readw(&p->t, p->f[w->victim]->bdf, PCI_COMMAND),
+                        ==, 0);
+        pcie_writew(&p->t, port, PCI_BRIDGE_CONTROL, 0);
+    }
+    if (w->victim == 0) {
+        qtest_clock_step(p->qts, SECOND_NS);
+        g_assert_false(ring_poll(p->h[0], &p->cq[0], cqe, sizeof(cqe)));
+    } else {
+        /* All of the request, if that was all, was there before. */
+        if (w->len == 4) {
+            cq_wait(p->h[0], &p->cq[0], cqe);
+            cqe_check(cqe, MLX5_CQE_REQ, &p->qp[0], 0);
+        }
+        cq_wait(p->h[0], &p->cq[0], cqe);
+        cqe_check(cqe, MLX5_CQE_REQ_ERR, &p->qp[0],
+                  MLX5_SYND_TRANSPORT_RETRY);
+    }
+    g_assert_cmphex(qtest_readq(p->qts, BUF_B), ==, 0);
+
+    /* The other is as it was, and one that was reset like new. */
+    g_assert_cmphex(cmd_simple(p->h[!w->victim], MLX5_OP_ALLOC_PD, 0), ==,
+                    MLX5_STATUS_OK);
+    if (w->unplug) {
+        g_assert_cmphex(pcie_readl(&p->t, p->f[w->victim]->bdf, 0), ==,
+                        UINT32_MAX);
+    } else {
+        pcie_topology_init(&p->t, p->qts);
+        g_assert_cmphex(hca_read(p->h[w->victim], ISEG_CMDQ_ADDR_L), ==,
+                        5 << 4 | 6);
+        hca_init(p->h[w->victim]);
+    }
+    pair_stop(p);
+}
+
+/*
+ * An interrupt whose message resets, or unplugs, the HCA that sends it.  The
+ * latter from the bottom half, while no memory map knows the HCA any more.
+ */
+static void test_interrupt_ends(const void *opaque)
+{
+    const bool unplug = opaque;
     QTestState *qts = qtest_init("-machine q35 -m 256 -nodefaults "
+                                 NATIVE_HOTPLUG
                                  "-device pcie-root-port,id=rp,chassis=1 "
                                  "-device mlx5,id=hca,bus=rp");
     uint8_t wqe[256] = { 0 }, cqe[MLX5_CQE_BYTES];
-    PcieFunction *f, *port = NULL;
+    PcieFunction *f;
     Queue eq, cq;
     PcieTopology t;
-    unsigned cap;
-    uint32_t pd, table;
     uint64_t entry;
+    uint32_t pd;
     Hca *h;
     Qp qp;
 
     pcie_topology_init(&t, qts);
     f = pcie_find(&t, MLX5_PCI_VENDOR, MLX5_PCI_DEVICE, 0);
-    for (unsigned i = 0; i < t.count; i++) {
-        port = t.fn[i].bridge ? &t.fn[i] : port;
-    }
-    g_assert_nonnull(port);
     h = hca_attach(qts, "hca", f->bar[0], 1, 0);
     hca_init(h);
     pd = cmd_alloc(h, MLX5_OP_ALLOC_PD);
@@ -1446,40 +1595,37 @@ static void test_interrupt_resets(void)
     cq = cq_create(h, &eq);
     qp = qp_create(h, MLX5_ST_RC, pd, &cq);
     qp_connect(h, &qp, pd, &qp);
-
-    cap = pcie_cap(&t, f->bdf, PCI_CAP_ID_MSIX);
-    table = pcie_readl(&t, f->bdf, cap + PCI_MSIX_TABLE);
-    entry = f->bar[table & PCI_MSIX_FLAGS_BIRMASK] +
-            (table & ~PCI_MSIX_FLAGS_BIRMASK);
-    qtest_writel(qts, entry + PCI_MSIX_ENTRY_LOWER_ADDR,
-                 ecam + (port->bdf << 12) + PCI_INTERRUPT_LINE);
-    qtest_writel(qts, entry + PCI_MSIX_ENTRY_UPPER_ADDR, 0);
-    qtest_writel(qts, entry + PCI_MSIX_ENTRY_DATA, SECONDARY_RESET);
+    entry = aim_vector(&t, f, 0, find_port(&t, 0), unplug);
     qtest_writel(qts, entry + PCI_MSIX_ENTRY_VECTOR_CTRL, 0);
-    pcie_writew(&t, f->bdf, cap + PCI_MSIX_FLAGS, PCI_MSIX_FLAGS_ENABLE);
 
     /*
      * The first completion sends it, and those of the requests that follow
      * in the queue are written before the reset.
      */
     cq_arm(h, &cq, 0);
-    hca_write(h, h->uar * 4096 + UAR_EQ_ARM, eq.id << 24);
+    eq_arm(h, &eq, 0);
     fset(wqe_ctrl, wqe, opcode, MLX5_WQE_NOP);
     for (unsigned i = 0; i < 3; i++) {
-        fset(wqe_ctrl, wqe, index, i);
-        fset(wqe_ctrl, wqe, qpn, qp.id);
-        fset(wqe_ctrl, wqe, ds, 1);
-        fset(wqe_ctrl, wqe, ce, 2);
-        qtest_memwrite(qts, qp.sq + i * MLX5_WQEBB, wqe, MLX5_WQEBB);
+        qp_queue(h, &qp, wqe, 16);
     }
-    put_be32(h, qp.dbr + 4, 3);
+    if (unplug) {
+        hca_inject(h, "inject-completion-delay", SECOND_NS);
+    }
     hca_write64(h, h->uar * 4096 + UAR_SEND, ldq_be_p(wqe));
+    if (unplug) {
+        hca_inject(h, "inject-completion-delay", 0);
+        pcie_writew(&t, f->bdf, PCI_COMMAND, PCI_COMMAND_MASTER);
+        qtest_clock_step(qts, SECOND_NS);
+        qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+        g_assert_cmphex(pcie_readl(&t, f->bdf, 0), ==, UINT32_MAX);
+    } else {
+        g_assert_cmphex(pcie_readl(&t, f->bdf, PCI_BASE_ADDRESS_0) &
+                        PCI_BASE_ADDRESS_MEM_MASK, ==, 0);
+    }
     for (unsigned i = 0; i < 3; i++) {
         ring_wait(h, &cq, cqe, sizeof(cqe));
         cqe_check(cqe, MLX5_CQE_REQ, &qp, 0);
     }
-    g_assert_cmphex(pcie_readl(&t, f->bdf, PCI_BASE_ADDRESS_0) &
-                    PCI_BASE_ADDRESS_MEM_MASK, ==, 0);
     hca_stop(h);
 }
 
@@ -1603,7 +1749,16 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/hostile/config-space", test_config_space);
     qtest_add_func("/mlx5/hostile/config-space-before",
                    test_config_space_before);
-    qtest_add_func("/mlx5/hostile/interrupt-resets", test_interrupt_resets);
+    qtest_add_data_func("/mlx5/hostile/interrupt-resets", NULL,
+                        test_interrupt_ends);
+    qtest_add_data_func("/mlx5/hostile/interrupt-unplugs", (void *)1,
+                        test_interrupt_ends);
+    for (unsigned i = 0; i < ARRAY_SIZE(within); i++) {
+        g_autofree char *name = g_strdup_printf("/mlx5/hostile/%s",
+                                                within[i].name);
+
+        qtest_add_data_func(name, &within[i], test_within);
+    }
     qtest_add_func("/mlx5/hostile/teardown", test_teardown);
     qtest_add_func("/mlx5/hostile/doorbells", test_wild_doorbells);
     qtest_add_func("/mlx5/hostile/requests", test_wild_requests);

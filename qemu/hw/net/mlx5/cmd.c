@@ -247,7 +247,7 @@ bool mlx5_cmd_run(Mlx5State *s)
 {
     uint64_t bytes = 0;
 
-    while (s->cmd_doorbell) {
+    while (s->cmd_doorbell && !s->dma.stopped) {
         unsigned slot = ctz32(s->cmd_doorbell);
 
         if (bytes >= RUN_BUDGET) {

@@ -144,7 +144,7 @@ void mlx5_cq_post(Mlx5State *s, Mlx5Cq *cq, uint8_t *cqe, bool solicited)
     unsigned opcode = fget(cqe, cqe, opcode);
     uint32_t ci;
 
-    if (cq->error) {
+    if (cq->error || s->dma.stopped) {
         return;
     }
     if (((cq->pi - cq->ci) & CQ_INDEX_MASK) >= size &&

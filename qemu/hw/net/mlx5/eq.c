@@ -109,6 +109,9 @@ void mlx5_eq_post(Mlx5State *s, Mlx5Eq *eq, Mlx5Event type,
 {
     const uint32_t size = 1u << eq->log_size;
 
+    if (s->dma.stopped) {
+        return;
+    }
     if (((eq->pi - eq->ci) & EQ_INDEX_MASK) >= size) {
         mlx5_guest_error(s, "EQ 0x%x overflows, event 0x%x lost",
                          eq->obj.id, type);

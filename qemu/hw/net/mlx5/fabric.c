@@ -36,7 +36,10 @@ void mlx5_fabric_detach(Mlx5State *s)
 
 Mlx5State *mlx5_fabric_find(Mlx5State *s, uint16_t lid)
 {
-    return fabric_lookup(s->subnet, lid);
+    Mlx5State *found = fabric_lookup(s->subnet, lid);
+
+    /* One that is being reset does not answer. */
+    return found && !found->dma.stopped ? found : NULL;
 }
 
 uint16_t mlx5_fabric_free_lid(const char *subnet)

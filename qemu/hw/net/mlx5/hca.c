@@ -54,7 +54,8 @@ static Mlx5State *working;
 /*
  * A message-signaled interrupt is a write to wherever the guest says: it may
  * ring a doorbell, or reset or unplug any HCA by the configuration of a port.
- * So nobody may be at work, nor hold on to anything, when one is delivered.
+ * So those of the HCAs are delivered when nobody is at work, which lets the
+ * work be done first.  Messages of other devices can come at any time.
  */
 static QTAILQ_HEAD(, Mlx5State) firing = QTAILQ_HEAD_INITIALIZER(firing);
 static bool delivering;
@@ -71,6 +72,7 @@ static void deliver_vectors(void)
 {
     Mlx5State *s;
 
+    p2p_work_begin();
     delivering = true;
     /* Bounded, as interrupts may lead to interrupts. */
     for (unsigned i = 0; i < MAX_DELIVERED && (s = QTAILQ_FIRST(&firing));
@@ -83,15 +85,14 @@ static void deliver_vectors(void)
             s->fire &= ~(1ull << vector);
         }
         if (msix_enabled(&s->parent_obj)) {
-            object_ref(OBJECT(s));
             msix_notify(&s->parent_obj, vector);
-            object_unref(OBJECT(s));
         }
     }
     delivering = false;
     QTAILQ_FOREACH(s, &firing, fire_entry) {
         mlx5_schedule(s);
     }
+    p2p_work_end();
 }
 
 void mlx5_fire(Mlx5State *s, unsigned vector)
@@ -107,7 +108,7 @@ void mlx5_fire(Mlx5State *s, unsigned vector)
 
 void mlx5_schedule(Mlx5State *s)
 {
-    if (s != working) {
+    if (s != working && s->bh) {
         qemu_bh_schedule(s->bh);
     }
 }
@@ -120,6 +121,11 @@ void mlx5_run(Mlx5State *s)
         mlx5_schedule(s);
         return;
     }
+    /* Whatever is left to do is about to be forgotten. */
+    if (s->dma.stopped) {
+        return;
+    }
+    p2p_work_begin();
     working = s;
     more = mlx5_cmd_run(s);
     mlx5_cq_run_arms(s);
@@ -131,6 +137,7 @@ void mlx5_run(Mlx5State *s)
         mlx5_schedule(s);
     }
     deliver_vectors();
+    p2p_work_end();
 }
 
 static void mlx5_bh(void *opaque)
@@ -183,22 +190,33 @@ void mlx5_hca_teardown(Mlx5State *s)
     s->hca_initialized = false;
 }
 
-static void mlx5_reset(DeviceState *dev)
+static void hca_forget(void *opaque)
 {
-    Mlx5State *s = MLX5(dev);
+    Mlx5State *s = opaque;
 
-    trace_mlx5_reset(s->parent_obj.name);
-    qemu_bh_cancel(s->bh);
     mlx5_hca_teardown(s);
     mlx5_iseg_reset(s);
     mlx5_caps_reset(s);
-    p2p_dma_reset(&s->dma);
     s->hca_enabled = false;
     s->issi = 0;
     s->port_cap_mask = 0;
     memset(s->node_desc, 0, sizeof(s->node_desc));
     snprintf((char *)s->node_desc, sizeof(s->node_desc), "QEMU mlx5 LID %u",
              s->lid);
+}
+
+/*
+ * An HCA at work, be it this or another, has pointers to this one's objects:
+ * so long they stay, but nothing of them is found or reaches memory any more.
+ */
+static void mlx5_reset(DeviceState *dev)
+{
+    Mlx5State *s = MLX5(dev);
+
+    trace_mlx5_reset(s->parent_obj.name);
+    qemu_bh_cancel(s->bh);
+    p2p_work_after(hca_forget, s);
+    p2p_dma_reset(&s->dma);
 }
 
 static void mlx5_config_write(PCIDevice *dev, uint32_t address,
@@ -297,9 +315,18 @@ static void mlx5_exit(PCIDevice *dev)
     Mlx5State *s = MLX5(dev);
 
     mlx5_fabric_detach(s);
-    mlx5_hca_teardown(s);
-    qemu_bh_delete(s->bh);
+    g_clear_pointer(&s->bh, qemu_bh_delete);
+    p2p_work_after(hca_forget, s);
     p2p_dma_exit(&s->dma);
+    msix_unuse_all_vectors(dev);
+    msix_uninit_exclusive_bar(dev);
+}
+
+/* Also of an instance that was never realized */
+static void mlx5_instance_finalize(Object *obj)
+{
+    Mlx5State *s = MLX5(obj);
+
     mlx5_table_fini(&s->qps);
     mlx5_table_fini(&s->srqs);
     mlx5_table_fini(&s->cqs);
@@ -309,8 +336,6 @@ static void mlx5_exit(PCIDevice *dev)
     mlx5_table_fini(&s->xrcds);
     mlx5_table_fini(&s->uars);
     g_clear_pointer(&s->faults, g_hash_table_destroy);
-    msix_unuse_all_vectors(dev);
-    msix_uninit_exclusive_bar(dev);
 }
 
 /* Read-only counters; those of p2p_dma.c cover queues and commands too. */
@@ -436,6 +461,7 @@ static const TypeInfo mlx5_info = {
     .parent = TYPE_PCI_DEVICE,
     .instance_size = sizeof(Mlx5State),
     .instance_init = mlx5_instance_init,
+    .instance_finalize = mlx5_instance_finalize,
     .class_init = mlx5_class_init,
     .interfaces = (InterfaceInfo[]) {
         { INTERFACE_PCIE_DEVICE },

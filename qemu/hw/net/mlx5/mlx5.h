@@ -2,10 +2,15 @@
  * mlx5 HCA: device state and the interfaces between its parts
  *
  * One file per hardware object (eq.c, cq.c, qp.c, mkey.c ...).  Everything
- * below runs under the big QEMU lock.  Doorbells only record what was written;
- * commands, work requests and all DMA belong to mlx5_run() in hca.c, which
- * does a bounded amount of it right after the doorbell, in the thread of the
- * virtual CPU, and leaves the rest to the device's bottom half.
+ * below runs under the big QEMU lock.  Doorbells only record what was written,
+ * except that one of an event queue may send an interrupt; commands, work
+ * requests and all DMA belong to mlx5_run() in hca.c, which does a bounded
+ * amount of it right after the doorbell, in the thread of the virtual CPU, and
+ * leaves the rest to the device's bottom half.
+ *
+ * Any DMA and any interrupt can reset or unplug any HCA (hw/pci/p2p_dma.h says
+ * how).  Pointers to objects stay valid all the same until mlx5_run() returns;
+ * loops look at s->dma.stopped, and what has effects outside does nothing then.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -85,7 +90,7 @@ void mlx5_uar_write(Mlx5State *s, hwaddr offset, uint64_t value,
 
 /*
  * Queues, doorbell records and commands, always untranslated requests.  False
- * when any byte was refused; what was transferred before that is undefined.
+ * when any byte was refused; how much was transferred before is undefined.
  */
 bool mlx5_dma_read(Mlx5State *s, uint64_t addr, void *buf, uint64_t len);
 bool mlx5_dma_write(Mlx5State *s, uint64_t addr, const void *buf,
@@ -110,9 +115,12 @@ typedef struct Mlx5Runs {
 /* Translation data of a UMR work request, which are no payload. */
 bool mlx5_run_read_list(Mlx5State *s, const Mlx5Run *run, void *buf,
                         uint64_t len);
+/* Payload. */
 bool mlx5_run_read(Mlx5State *s, const Mlx5Run *run, void *buf, uint64_t len);
+bool mlx5_run_atomic(Mlx5State *s, const Mlx5Run *run, P2PDmaAtomicOp op,
+                     uint64_t operand, uint64_t compare, uint64_t *old);
 /*
- * Payload moved by the functions below is counted by its caller: the DMA
+ * Payload that the functions below move is counted by their caller: the DMA
  * statistics before it began go to mlx5_count_payload() when it has ended.
  */
 void mlx5_count_payload(Mlx5State *s, const P2PDmaStats *before);
@@ -122,8 +130,6 @@ bool mlx5_run_write(Mlx5State *s, const Mlx5Run *run, const void *buf,
 bool mlx5_run_copy(Mlx5State *dst_hca, const Mlx5Run *dst,
                    Mlx5State *src_hca, const Mlx5Run *src,
                    uint64_t len, bool *dst_failed);
-bool mlx5_run_atomic(Mlx5State *s, const Mlx5Run *run, P2PDmaAtomicOp op,
-                     uint64_t operand, uint64_t compare, uint64_t *old);
 
 /* ------------------------------------------------------------------ */
 /* buffer.c: guest memory described by a page list (queues) */
@@ -142,7 +148,8 @@ typedef struct Mlx5Buffer {
  * @page_offset: in units of 1/64 page
  * @size: bytes that the queue needs
  *
- * Returns false, with nothing allocated, if the list is too short.
+ * Returns false, with nothing allocated, if there is no such list, if it is too
+ * short, or if context memory is used up.
  */
 bool mlx5_buffer_init(Mlx5State *s, Mlx5Buffer *b, const uint8_t *pas,
                       size_t pas_bytes, unsigned page_shift,
@@ -157,8 +164,9 @@ bool mlx5_buffer_publish(Mlx5State *s, const Mlx5Buffer *b, uint64_t offset,
                          const uint8_t *entry, uint32_t len);
 
 /*
- * Context memory that the guest makes the model allocate is charged against
- * the "context-mem" property; false when the limit is reached.
+ * What the guest makes the model allocate for queue pairs, page lists and keys
+ * is charged against the "context-mem" property; false when the limit is
+ * reached.
  */
 bool mlx5_context_charge(Mlx5State *s, uint64_t bytes);
 void mlx5_context_uncharge(Mlx5State *s, uint64_t bytes);
@@ -255,7 +263,10 @@ typedef struct Mlx5Eq {
 } Mlx5Eq;
 
 void mlx5_eq_free(gpointer opaque);
-/* Write an event to the EQ, or drop it with a guest error if it is full. */
+/*
+ * Write an event to the EQ, or drop it with a guest error if the EQ is full or
+ * its memory unreachable.
+ */
 void mlx5_eq_post(Mlx5State *s, Mlx5Eq *eq, Mlx5Event type,
                   unsigned sub_type, uint8_t *eqe);
 /* Post to whichever EQ subscribed to @type; false when none did. */
@@ -276,7 +287,7 @@ typedef struct Mlx5Cq {
     uint32_t uar;
     uint64_t dbr_addr;
     uint32_t pi;
-    uint32_t ci;            /* as last read from the doorbell record */
+    uint32_t ci;            /* as last read, or told by an arm doorbell */
     bool error;
     uint32_t solicited_pi;  /* producer index after the last solicited CQE */
     bool armed;
@@ -288,7 +299,10 @@ typedef struct Mlx5Cq {
 } Mlx5Cq;
 
 void mlx5_cq_free(gpointer opaque);
-/* @cqe has everything but the own bit.  @solicited: fires a solicited arm. */
+/*
+ * @cqe has everything but the own bit and the time stamp.  @solicited: fires a
+ * solicited arm.
+ */
 void mlx5_cq_post(Mlx5State *s, Mlx5Cq *cq, uint8_t *cqe, bool solicited);
 void mlx5_cq_doorbell(Mlx5State *s, uint32_t uar, const uint8_t *db);
 void mlx5_cq_run_arms(Mlx5State *s);
@@ -407,7 +421,7 @@ typedef struct Mlx5Send {
     uint32_t num_sge;
     Mlx5Sge sge[MLX5_MAX_SGE];
     bool is_inline;
-    uint8_t inline_data[MLX5_MAX_SQ_WQE];
+    uint8_t inline_data[MLX5_MAX_SQ_WQE];   /* or an atomic's result */
     uint64_t len;
     /* Progress */
     bool done;                      /* waits for an injected delay */
@@ -498,7 +512,10 @@ Mlx5Cq *mlx5_qp_recv_cq(Mlx5Qp *qp, Mlx5Srq *srq);
 void mlx5_qp_delay(Mlx5Qp *qp, Mlx5Wait wait, uint64_t ns);
 const uint8_t *mlx5_qp_path(const Mlx5Qp *qp);
 
-/* Run queued QPs for one slice; true when there is more to do at once. */
+/*
+ * Run queued QPs in turn, a slice at a time, up to a budget; true when there is
+ * more to do at once.
+ */
 bool mlx5_requester_run(Mlx5State *s);
 /* How often each request was executed on each service, as text. */
 void mlx5_requester_counts(const Mlx5State *s, GString *text);
@@ -648,7 +665,7 @@ void mlx5_port_count(Mlx5State *tx, Mlx5State *rx, const Mlx5Qp *qp,
 
 void mlx5_fabric_attach(Mlx5State *s);
 void mlx5_fabric_detach(Mlx5State *s);
-/* The HCA with @lid on @s's subnet, or NULL. */
+/* The HCA with @lid on @s's subnet, or NULL; not one that is being reset. */
 Mlx5State *mlx5_fabric_find(Mlx5State *s, uint16_t lid);
 /* A LID that no HCA of the subnet uses; 0 when all are taken. */
 uint16_t mlx5_fabric_free_lid(const char *subnet);
@@ -752,9 +769,12 @@ struct Mlx5State {
     QTAILQ_ENTRY(Mlx5State) fabric_entry;
 };
 
-/* Ask for a run of the bottom half, unless @s is at work already. */
+/* Ask for a run of the bottom half, unless @s is at work or unplugged. */
 void mlx5_schedule(Mlx5State *s);
-/* Work now; within the work of another HCA, mlx5_schedule() instead. */
+/*
+ * Work now; while an HCA is at work, or interrupts are delivered,
+ * mlx5_schedule() instead.
+ */
 void mlx5_run(Mlx5State *s);
 /* Deliver MSI-X vector @vector when no HCA is at work any more. */
 void mlx5_fire(Mlx5State *s, unsigned vector);

@@ -189,9 +189,19 @@ static Step wait_peer(Mlx5Qp *qp, Mlx5Syndrome *syndrome)
     return STEP_FAILED;
 }
 
+/* Whatever arrived so far is sent again when the peer comes back. */
+static Step peer_gone(Mlx5Qp *qp, Mlx5Syndrome *syndrome)
+{
+    qp->send.started = false;
+    return service_reliable(qp) ? wait_peer(qp, syndrome) : STEP_DONE;
+}
+
 static Step wait_fault(Mlx5Qp *qp, Mlx5State *hca, const Mlx5Fault *fault,
                        bool remote, Mlx5Syndrome *syndrome)
 {
+    if (hca->dma.stopped) {
+        return peer_gone(qp, syndrome);
+    }
     switch (mlx5_odp_raise(qp, hca, fault, remote)) {
     case MLX5_RAISE_OK:
         timer_del(qp->timer);
@@ -492,6 +502,10 @@ static Step remote_fail(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome here,
                         Mlx5Syndrome there, Mlx5Event event,
                         Mlx5Syndrome *syndrome)
 {
+    /* It did not refuse; it was reset within the request. */
+    if (peer->hca->dma.stopped) {
+        return peer_gone(qp, syndrome);
+    }
     mlx5_responder_fail(peer, there, event);
     /* The sender of an unreliable message never hears of it. */
     if (!service_reliable(qp)) {
@@ -728,9 +742,7 @@ static Step step_message(Mlx5Qp *qp, uint64_t *budget, Mlx5Syndrome *syndrome)
     Step step;
 
     if (!peer) {
-        /* Whatever arrived so far is sent again when it comes back. */
-        send->started = false;
-        return service_reliable(qp) ? wait_peer(qp, syndrome) : STEP_DONE;
+        return peer_gone(qp, syndrome);
     }
     if (qp->wait == MLX5_WAIT_PEER || qp->wait == MLX5_WAIT_BUSY) {
         wait_end(qp);
@@ -959,7 +971,8 @@ static bool requester_slice(Mlx5Qp *qp, uint64_t *total)
     uint64_t budget = SLICE_BYTES;
     bool more = false;
 
-    for (unsigned i = 0; qp->state == MLX5_QP_RTS; i++) {
+    for (unsigned i = 0; qp->state == MLX5_QP_RTS && !qp->hca->dma.stopped;
+         i++) {
         Mlx5Syndrome syndrome = MLX5_SYND_OK;
         uint64_t before = budget;
         Step step = STEP_FAILED;
@@ -1049,7 +1062,8 @@ bool mlx5_requester_run(Mlx5State *s)
     uint64_t bytes = 0;
     Mlx5Qp *qp;
 
-    for (unsigned i = 0; (qp = QTAILQ_FIRST(&s->work)); i++) {
+    for (unsigned i = 0; !s->dma.stopped && (qp = QTAILQ_FIRST(&s->work));
+         i++) {
         bool more = false;
 
         if (i == RUN_QPS || bytes >= RUN_BYTES) {
