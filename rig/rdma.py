@@ -18,6 +18,9 @@ UNCALIBRATED = "Can't produce a report"
 def load(vm: Vm) -> list[str]:
     """Load the drivers; returns, when the ports are active, the verbs devices ("mlx5_0") in the order of the roles."""
     vm.run(["modprobe", "-a", *DRIVERS])
+    # After the guest has slept, drivers are bound to what a resumed device has by a work item (drivers/base/dd.c).
+    for role in hcas(vm):
+        vm.run(f"until [ -d /sys/bus/pci/devices/{vm.pci_address(role)}/infiniband ]; do sleep 0.1; done")
     names = [device(vm, role) for role in hcas(vm)]
     for name in names:
         # The port's state reaches sysfs through a work item of ib_core's cache.
