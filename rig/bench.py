@@ -79,9 +79,10 @@ def names() -> list[str]:
     return sorted(path.stem.removesuffix("_bench") for path in BENCHES.glob("*_bench.py"))
 
 
-def choose_kernel() -> str:
-    """The release kernel where it is built or in the cache, so that nothing has to be compiled; else the debug kernel."""
-    return "release" if kernel.at_hand("release") else "debug"
+def choose_kernel(wanted: str) -> str:
+    """The release kernel where it is built or in the cache, so that nothing has to be compiled; else the debug kernel, unless the
+    benchmark `wanted` compares with the kernel without the series: what checks in the debug kernel cost would hide the rest."""
+    return "release" if kernel.at_hand("release") or _compares(wanted) else "debug"
 
 
 def base_of(variant: str) -> str:
@@ -99,7 +100,12 @@ def load(wanted: str) -> dict[str, ModuleType]:
 
 def kernels(wanted: str, variant: str) -> list[str]:
     """The kernel variants that the guests of the benchmark `wanted`, or of all, boot."""
-    return [variant, *([base_of(variant)] if any(getattr(module, "BASE", False) for module in load(wanted).values()) else [])]
+    return [variant, *([base_of(variant)] if _compares(wanted) else [])]
+
+
+def _compares(wanted: str) -> bool:
+    """Whether the benchmark `wanted`, or one of all, boots the kernel without the series, too."""
+    return any(getattr(module, "BASE", False) for module in load(wanted).values())
 
 
 def run(wanted: str, variant: str, check: bool = False) -> int:

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name", nargs="?", default="", metavar="NAME", help="one benchmark of bench/ (default: all)")
     sub.add_argument("--check", action="store_true", help="exit with status 1 when a target is missed")
     sub.add_argument("--no-build", action="store_true", help="use what was built before")
-    _kernel_option(sub, "release if it needs no compiling, else debug")
+    _kernel_option(sub, "release if it needs no compiling or for hmm, else debug")
 
     sub = verb("fuzz", _fuzz, "use the device models at random under AddressSanitizer; exits with 1 when something is found")
     sub.add_argument("--seconds", type=int, default=600, help="time for all machines together (default 600)")
@@ -218,7 +218,7 @@ def _mutations(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from . import bench
-    variant = options.kernel or bench.choose_kernel()
+    variant = options.kernel or bench.choose_kernel(options.name)
     if not options.no_build:
         for each in bench.kernels(options.name, variant):
             build(variant=each)

@@ -40,14 +40,14 @@ _PLACE = re.compile(r":\d+(?=[: ])")
 class Configuration:
     """How to configure a kernel: fragments of linux/configs without the options that are to be `off`, and an architecture."""
     name: str
-    fragments: tuple[str, ...] = ("base", "rdma", "nouveau", "series", "debug")
+    fragments: tuple[str, ...] = kernel.VARIANTS["debug"].fragments
     off: tuple[str, ...] = ()
     arch: str = "x86_64"
 
 
 DEBUG = Configuration("debug")
 OTHERS = (
-    Configuration("release", ("base", "rdma", "nouveau", "series")),
+    Configuration("release", kernel.VARIANTS["release"].fragments),
     *(Configuration(f"without {option}", off=(option,))
       for option in ("PCI_P2PDMA", "DEVICE_PRIVATE", "TRANSPARENT_HUGEPAGE", "MEMORY_HOTPLUG")),
     Configuration("i386", off=("64BIT",), arch="i386"),
