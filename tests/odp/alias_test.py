@@ -7,6 +7,9 @@ from rig.perftest import ALIAS_SWITCH
 from rig.testlib import Test, case
 
 WIRINGS = ("switch", "host-bridge", "unreachable")
+EVERYWHERE = [wiring + translated + ":hca" for wiring in WIRINGS for translated in ("", "+iommu", "+ats")]
+DIFFERENT = ("switch:hca", "host-bridge+iommu:hca", "switch+ats:hca")
+"""Between them: below a switch and through a host bridge, without an IOMMU, with one, and with ATS."""
 FAIL_MAP = "/sys/kernel/debug/fail_hmm_p2p_map"
 
 
@@ -22,7 +25,8 @@ def ats_regions(t: Test) -> int:
     return sum(pool["in_use"] + pool["queued"] for pool in pools if pool["ats"])
 
 
-def check_matrix(t: Test) -> None:
+@case(topology=EVERYWHERE, timeout=240, full=[name for name in EVERYWHERE if name not in DIFFERENT])
+def matrix(t: Test) -> None:
     client = prepare(t)
     for operation in (*INTO, *OUT_OF, ATOMIC):
         odp.check_operation(t, client, operation)
@@ -36,16 +40,6 @@ def check_matrix(t: Test) -> None:
             odp.check_operation(t, client, operation, 8, options)
     t.equal(ats_regions(t) > 0, t.topology.iommu == "ats", "memory keys that translate by ATS exist")
     t.equal(t.vm.qom_get("importer", "dma-errors"), 0, "failed DMA")
-
-
-@case(topology=[w + ":hca" for w in WIRINGS] + ["switch+iommu:hca", "switch+ats:hca"], timeout=240, full=["unreachable:hca"])
-def matrix(t: Test) -> None:
-    check_matrix(t)
-
-
-@case(topology=[w + v + ":hca" for w in WIRINGS[1:] for v in ("+iommu", "+ats")], timeout=240, full=True)
-def matrix_translated(t: Test) -> None:
-    check_matrix(t)
 
 
 @case(topology="switch:hca", timeout=120)
