@@ -25,6 +25,8 @@
  *	bind ADDRESS SIZE		migrate to VRAM (SVM_BIND)
  *	fork ADDRESS SIZE SEED NEW	a child checks for SEED, fills with NEW, and ends; "ok N": its result of the check
  *	race ADDRESS SIZE SEED ROUNDS	a thread migrates, while another one checks; "ok N": how many checks failed
+ *	discard-race ROUNDS small|huge	a thread discards what another one touches in VRAM, in each round a part of new memory or each
+ *					page of it; "ok N": how often something else was found then than should be
  *	importer DEVICE			open a device of test_hmm_importer
  *	import ADDRESS SIZE FLAGS	map for DMA; FLAGS: f fault, w write, p try aliases. Answers as "state"
  *	state ADDRESS SIZE		"ok MAPPED BUS HOST-BRIDGE OTHER": number of pages of that kind
@@ -36,12 +38,15 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define PAGE 4096ul
 #define HUGE (2ul << 20)
@@ -106,6 +111,15 @@ static size_t matching(const void *at, size_t size, uint64_t seed, uint64_t offs
 	for (i = 0; i < size / 8 && p[i] == pattern(seed, offset + i * 8); i++)
 		;
 	return i * 8;
+}
+
+static size_t zeroes(const char *at, size_t size)
+{
+	size_t i;
+
+	for (i = 0; i < size && !at[i]; i++)
+		;
+	return i;
 }
 
 static void *map(size_t size, size_t offset, bool huge)
@@ -220,6 +234,146 @@ static void run_race(struct race race)
 	fflush(stdout);
 }
 
+/* A thread that discards memory at the time when another one touches some of it */
+struct discarder {
+	enum { IDLE, ARMED, READY, TOUCHED, END } _Atomic state;
+	char *at;
+	size_t size;
+	uint64_t start, delay;	/* in ns */
+	bool failed;
+};
+
+static uint64_t nanoseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000ull + now.tv_nsec;
+}
+
+static void *discard(void *argument)
+{
+	struct discarder *discarder = argument;
+
+	while (discarder->state != END) {
+		if (discarder->state != ARMED) {
+			sched_yield();
+			continue;
+		}
+		/* From here on without sched_yield(), in which the page fault may get beyond where it matters */
+		discarder->state = READY;
+		while (discarder->state == READY)
+			;
+		while (nanoseconds() - discarder->start < discarder->delay)
+			;
+		discarder->failed |= madvise(discarder->at, discarder->size, MADV_DONTNEED);
+		discarder->state = IDLE;
+	}
+	return NULL;
+}
+
+static uint64_t touch(const char *at)
+{
+	uint64_t start = nanoseconds();
+
+	(void)*(volatile const char *)at;
+	return nanoseconds() - start;
+}
+
+/*
+ * The n-th race of both. Discarding begins up to as long after the touch as an undisturbed page fault takes, more often a
+ * little later than much, since what matters is early in a fault; or else it begins a little before.
+ */
+static void touch_and_discard(struct discarder *discarder, char *touched, char *discarded, size_t size, uint64_t n, uint64_t fault)
+{
+	uint64_t delay = (fault >> n % 8) / 4 * (1 + n / 8 % 4);
+	bool before = n / 32 % 2;
+
+	discarder->at = discarded;
+	discarder->size = size;
+	discarder->delay = before ? 0 : delay;
+	discarder->state = ARMED;
+	while (discarder->state != READY)
+		sched_yield();
+	discarder->start = nanoseconds();
+	discarder->state = TOUCHED;
+	while (before && nanoseconds() - discarder->start < delay / 16)
+		;
+	touch(touched);
+	while (discarder->state != IDLE)
+		sched_yield();
+}
+
+/* Discard each page of small ones, when it is touched itself. Returns false when the system refuses something. */
+static bool discard_small(struct discarder *discarder, uint64_t *wrong)
+{
+	char *all = map(HUGE, 0, false), *at;
+	uint64_t fault = 0;
+
+	if (!all)
+		return false;
+	fill(all, HUGE, 1, 0);
+	if (nouveau_bind(gpu, (uintptr_t)all, HUGE))
+		return false;
+	for (uint64_t i = 0; i < HUGE / PAGE; i++) {
+		at = all + i * PAGE;
+		if (i % 16 == 0) {
+			fault = touch(at);
+			*wrong += matching(at, PAGE, 1, i * PAGE) != PAGE;
+		} else {
+			touch_and_discard(discarder, at, at, PAGE, i, fault);
+			*wrong += zeroes(at, PAGE) != PAGE;
+		}
+	}
+	return !munmap(all, HUGE);
+}
+
+/* The same for a huge page, or for a part of it: its first page, or its second half. `fault` is from one call to the next. */
+static bool discard_huge(struct discarder *discarder, uint64_t n, uint64_t *fault, uint64_t *wrong)
+{
+	const size_t start[] = { 0, 0, HUGE / 2 }, size[] = { HUGE, PAGE, HUGE / 2 }, touched[] = { 0, PAGE, 0 };
+	char *at = map(HUGE, 0, true);
+	unsigned int part = n % 3;
+
+	if (!at)
+		return false;
+	fill(at, HUGE, 1, 0);
+	if (nouveau_bind(gpu, (uintptr_t)at, HUGE))
+		return false;
+	if (n % 16 == 0) {
+		*fault = touch(at);
+		*wrong += matching(at, HUGE, 1, 0) != HUGE;
+	} else {
+		touch_and_discard(discarder, at + touched[part], at + start[part], size[part], n, *fault);
+		*wrong += zeroes(at + start[part], size[part]) != size[part];
+		if (part)
+			*wrong += matching(at + PAGE, PAGE, 1, PAGE) != PAGE;
+	}
+	return !munmap(at, HUGE);
+}
+
+static void run_discard_race(uint64_t rounds, bool huge)
+{
+	struct discarder discarder = { .state = IDLE };
+	uint64_t wrong = 0, fault = 0;
+	bool fine = true;
+	pthread_t thread;
+
+	errno = pthread_create(&thread, NULL, discard, &discarder);
+	if (errno) {
+		check_call("discard-race", true);
+		return;
+	}
+	for (uint64_t i = 0; fine && i < rounds; i++)
+		fine = huge ? discard_huge(&discarder, i, &fault, &wrong) : discard_small(&discarder, &wrong);
+	discarder.state = END;
+	pthread_join(thread, NULL);
+	if (!fine || discarder.failed)
+		check_call("discard-race", true);
+	else
+		ok(" %" PRIu64, wrong);
+}
+
 static int import(unsigned long request, uint64_t address, uint64_t size, void *data, uint32_t flags, uint64_t *pages)
 {
 	struct importer_cmd cmd = { .addr = address, .npages = size / PAGE, .ptr = (uintptr_t)data, .flags = flags };
@@ -315,11 +469,7 @@ static void run(const char *command, const char *word, const uint64_t *n)
 	} else if (!strcmp(command, "readable")) {
 		ok(" %zu", readable(at, n[1]));
 	} else if (!strcmp(command, "zero")) {
-		size_t i;
-
-		for (i = 0; i < n[1] && !((char *)at)[i]; i++)
-			;
-		ok(" %zu", i);
+		ok(" %zu", zeroes(at, n[1]));
 	} else if (!strcmp(command, "huge")) {
 		ok(" %" PRIu64, smaps(n[0], n[1], "AnonHugePages"));
 	} else if (!strcmp(command, "vram")) {
@@ -330,6 +480,8 @@ static void run(const char *command, const char *word, const uint64_t *n)
 		fork_child(n[0], n[1], n[2], n[3]);
 	} else if (!strcmp(command, "race")) {
 		run_race((struct race){ n[0], n[1], n[2], n[3] });
+	} else if (!strcmp(command, "discard-race")) {
+		run_discard_race(n[0], *word == 'h');
 	} else if (!strcmp(command, "importer")) {
 		importer = open(word, O_RDWR | O_CLOEXEC);
 		check_call(command, importer < 0);

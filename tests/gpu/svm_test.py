@@ -223,6 +223,16 @@ def threads(t: Test, client: Dialogue) -> None:
         t.equal(client.number("race", buffer.address, HUGE, buffer.seed, 20, timeout=120), 0, "checks that failed")
 
 
+@svm_case(timeout=480)
+def discarded_while_touched(t: Test, client: Dialogue) -> None:
+    """One thread discards what another one has just touched in VRAM: it is gone for good, and what is beside it is not."""
+    before = gpu.dmem(t.vm)["pages in use"]
+    # 480 pages in each round; 60 points in time for each of three parts of a huge page.
+    for rounds, kind in ((4, "small"), (192, "huge")):
+        t.equal(client.number("discard-race", rounds, kind, timeout=200), 0, f"times that something else was found ({kind})")
+    t.equal(gpu.dmem(t.vm)["pages in use"], before, "pages in use in the end")
+
+
 @svm_case()
 def two_processes(t: Test, client: Dialogue) -> None:
     """Two processes use the copy engine at the same time."""
@@ -292,10 +302,13 @@ def swapped(t: Test, client: Dialogue) -> None:
 
 @svm_case()
 def no_huge_page(t: Test, client: Dialogue) -> None:
-    """Without a free huge page, one in VRAM comes back as small pages."""
+    """Without a free huge page, one in VRAM comes back as small pages, and nothing is copied in vain."""
     buffer = in_vram(t, client, huge=True)
     with no_huge_pages(t):
+        copies = Counters(t.vm, "gpu", COPIES)
         check_intact(t, buffer)
+        t.equal(copies.moved(), {"ce-bytes-h2d": 0, "ce-bytes-d2h": HUGE, "ce-bytes-fill": 0, "ce-errors": 0},
+                "bytes that were copied for it")
         t.equal(client.number("huge", buffer.address, HUGE), 0, "bytes in huge pages after")
 
 
@@ -375,7 +388,8 @@ def failed_copy(t: Test, client: Dialogue) -> None:
     for one in there:
         t.equal(client.number("readable", one.address, one.size), 0, "bytes that can be read of what cannot be copied")
         t.equal(one.resident(), one.pages, "pages that stay in VRAM as they cannot be copied")
-    dirt = Buffer(client, 256 << 20)
+    # Where the zeroes are going to be is free, and used last.
+    dirt = Buffer(client, 32 << 20)
     client.ask("unmap", dirt.address, dirt.size)
     rebound(t, client)
     for one in there:

@@ -56,10 +56,19 @@ def moved(t: Test, role: str) -> dict[str, int]:
             for way in ("read", "write") for what in ("host", "peer", "own", "other", "failed")}
 
 
-@case(topology=[w + v for w in WIRINGS for v in ("", "+iommu")], timeout=180,
-      full=["host-bridge", "unreachable+iommu"])
+LONG = ("memory_full", "alternating")
+"""Thousands of small pages, which move in the same way everywhere."""
+ELSEWHERE = [w + v for w in WIRINGS for v in ("", "+iommu")][1:]
+
+
+@case(topology=["switch", *ELSEWHERE], timeout=180, full=["host-bridge", "unreachable+iommu"])
 def aliases(t: Test) -> None:
-    selftest(t)
+    selftest(t, "" if t.topology.name == "switch" else " ".join(f"-T {name}" for name in LONG))
+
+
+@case(topology=ELSEWHERE, timeout=180, full=True)
+def aliases_of_many(t: Test) -> None:
+    selftest(t, " ".join(f"-t {name}" for name in LONG))
 
 
 @case(topology=[w + "+ats" for w in WIRINGS], timeout=180, full=True)

@@ -18,7 +18,13 @@ def run(t: Test, arguments: str) -> None:
 
 @case(topology="switch", timeout=600)
 def selftest(t: Test) -> None:
-    run(t, "-T benchmark_thp_migration")
+    run(t, "-T benchmark_thp_migration -T migrate_multiple")
+
+
+@case(topology="switch", timeout=200, full=True)
+def many_times(t: Test) -> None:
+    """What others do once, ten times."""
+    run(t, "-t migrate_multiple")
 
 
 @case(topology="plain", memory="4G", timeout=200, full=True)
