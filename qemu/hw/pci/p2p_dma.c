@@ -165,6 +165,11 @@ void p2p_work_end(void)
     work_depth--;
 }
 
+bool p2p_work_active(void)
+{
+    return work_depth;
+}
+
 void p2p_work_after(GDestroyNotify fn, gpointer opaque)
 {
     WorkLater *later;
@@ -368,7 +373,7 @@ static void ats_update(P2PDma *dma)
     bool enable = pci_get_word(dma->dev->config + dma->ats_cap +
                                PCI_ATS_CTRL) & PCI_ATS_CTRL_ENABLE;
 
-    if (enable == dma->ats_enabled) {
+    if (enable == dma->ats_enabled && (enable || !dma->ats_as)) {
         return;
     }
     if (dma->ats_as) {

@@ -290,15 +290,30 @@ static void windows_set(GP100State *s, GArray *new)
     }
 }
 
+/*
+ * Page tables in system memory may be the registers of a device, which has BAR1
+ * bound anew, or the function unplugged, before the scan ends.
+ */
 void gp100_bar1_update_windows(GP100State *s, uint64_t pdb)
 {
-    if (pdb == UINT64_MAX || !s->bar1.virt || pdb == s->bar1.space.pdb) {
-        windows_set(s, windows_scan(s));
+    unsigned binds = s->bar1.binds;
+    GArray *new;
+
+    if (!DEVICE(s)->realized ||
+        (pdb != UINT64_MAX && s->bar1.virt && pdb != s->bar1.space.pdb)) {
+        return;
+    }
+    new = windows_scan(s);
+    if (DEVICE(s)->realized && s->bar1.binds == binds) {
+        windows_set(s, new);
+    } else {
+        g_array_free(new, true);
     }
 }
 
 static void bar_bind(GP100State *s, GP100Bar *bar, uint32_t block)
 {
+    bar->binds++;
     bar->virt = block & BAR_BLOCK_VIRTUAL;
     bar->space.valid = false;
     if (!bar->virt) {

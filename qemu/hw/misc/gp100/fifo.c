@@ -168,9 +168,14 @@ static void fifo_run(GP100State *s)
     p2p_work_end();
 }
 
+/* For a doorbell that another device has rung, that device's budget pays. */
 void gp100_fifo_kick(GP100State *s)
 {
-    fifo_run(s);
+    if (p2p_work_active()) {
+        gp100_fifo_kick_later(s);
+    } else {
+        fifo_run(s);
+    }
 }
 
 void gp100_fifo_kick_later(GP100State *s)

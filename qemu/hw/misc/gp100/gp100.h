@@ -226,6 +226,7 @@ typedef struct GP100Bar {
     bool virt;                  /* translated, not linear VRAM */
     GArray *windows;            /* of GP100Window, by offset */
     unsigned sections;          /* what they take of the machine's budget */
+    unsigned binds;             /* how often it was bound, modulo 2^32 */
 } GP100Bar;
 
 /* gp100.c: the device */

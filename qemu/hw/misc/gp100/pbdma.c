@@ -51,6 +51,10 @@ static const struct {
 };
 
 /* USERD, one for each channel */
+#define USERD_GET               0x44
+#define USERD_TOP_LEVEL_GET     0x58
+#define USERD_TOP_LEVEL_GET_HI  0x5c    /* bit 31: valid */
+#define USERD_GET_HI            0x60
 #define USERD_GP_GET            0x88
 #define USERD_GP_PUT            0x8c
 
@@ -567,6 +571,12 @@ bool gp100_pbdma_run(GP100State *s, unsigned chid, GP100Budget *budget)
     }
     if (progress) {
         gp100_vram_stl(s, ch->userd + USERD_GP_GET, ch->gp_get);
+        /* Where it is in the push buffer: what drivers look at differs. */
+        gp100_vram_stl(s, ch->userd + USERD_GET, ch->pb_va);
+        gp100_vram_stl(s, ch->userd + USERD_GET_HI, ch->pb_va >> 32);
+        gp100_vram_stl(s, ch->userd + USERD_TOP_LEVEL_GET, ch->pb_va);
+        gp100_vram_stl(s, ch->userd + USERD_TOP_LEVEL_GET_HI,
+                       BIT(31) | ch->pb_va >> 32);
     }
     return progress;
 }

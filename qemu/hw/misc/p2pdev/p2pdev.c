@@ -489,6 +489,10 @@ static const P2PDevReg *find_reg(hwaddr addr, unsigned size, unsigned *part)
     return NULL;
 }
 
+/*
+ * An access that found the registers in the memory map may get here when they
+ * were unplugged, by another part of the same access or by another CPU.
+ */
 static uint64_t p2pdev_reg_read(void *opaque, hwaddr addr, unsigned size)
 {
     P2PDev *s = opaque;
@@ -496,6 +500,9 @@ static uint64_t p2pdev_reg_read(void *opaque, hwaddr addr, unsigned size)
     const P2PDevReg *r = find_reg(addr, size, &part);
     uint64_t val;
 
+    if (!DEVICE(s)->realized) {
+        return UINT64_MAX;
+    }
     if (!r) {
         return 0;
     }
@@ -512,7 +519,7 @@ static void p2pdev_reg_write(void *opaque, hwaddr addr, uint64_t val,
     const P2PDevReg *r = find_reg(addr, size, &part);
     uint64_t *reg, written, bits;
 
-    if (!r) {
+    if (!r || !DEVICE(s)->realized) {
         return;
     }
     trace_p2pdev_reg_write(bdf(s), r->name, part, size, val);

@@ -485,6 +485,7 @@ struct Mlx5Qp {
     uint16_t rq_ci;
     bool last_wqe;                  /* event due that its SRQ is unused now */
     Mlx5Recv recv;
+    Mlx5PendingFault *remote_fault; /* that its requester waits for */
     /* scheduling */
     bool queued;
     QTAILQ_ENTRY(Mlx5Qp) work_entry;
@@ -632,6 +633,7 @@ struct Mlx5PendingFault {
     uint64_t token;
     Mlx5Qp *qp;             /* NULL: nobody waits any more */
     Mlx5State *hca;         /* that owns the mkey */
+    Mlx5Qp *peer;           /* responder, if the fault is there and it exists */
     bool remote;            /* the fault is on the responder's side */
     bool resolved;
 };
@@ -646,6 +648,8 @@ typedef enum Mlx5Raise {
 Mlx5Raise mlx5_odp_raise(Mlx5Qp *qp, Mlx5State *hca, const Mlx5Fault *fault,
                          bool remote);
 void mlx5_odp_cancel(Mlx5PendingFault *fault);
+/* @qp does not receive any more: who waits for a fault of it need not. */
+void mlx5_odp_peer_left(Mlx5Qp *qp);
 /* @s loses its mkeys: whoever waits for one tries again. */
 void mlx5_odp_forget(Mlx5State *s);
 void mlx5_odp_free(gpointer opaque);

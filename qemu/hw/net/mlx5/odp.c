@@ -128,6 +128,12 @@ Mlx5Raise mlx5_odp_raise(Mlx5Qp *qp, Mlx5State *hca, const Mlx5Fault *fault,
     pending->hca = hca;
     pending->qp = qp;
     pending->remote = remote;
+    if (remote) {
+        pending->peer = mlx5_responder_find(qp);
+    }
+    if (pending->peer) {
+        pending->peer->remote_fault = pending;
+    }
     g_hash_table_insert(hca->faults, &pending->token, pending);
     qp->fault = pending;
 
@@ -147,6 +153,9 @@ void mlx5_odp_free(gpointer opaque)
     Mlx5PendingFault *pending = opaque;
     Mlx5Qp *qp = pending->qp;
 
+    if (pending->peer) {
+        pending->peer->remote_fault = NULL;
+    }
     if (qp) {
         qp->fault = NULL;
         qp->fault_result = pending->resolved ? MLX5_FAULT_RETRY :
@@ -167,6 +176,17 @@ void mlx5_odp_cancel(Mlx5PendingFault *pending)
 {
     pending->qp = NULL;
     g_hash_table_remove(pending->hca->faults, &pending->token);
+}
+
+/* Its driver does not resume a fault of a queue pair that it has destroyed. */
+void mlx5_odp_peer_left(Mlx5Qp *qp)
+{
+    Mlx5PendingFault *pending = qp->remote_fault;
+
+    if (pending) {
+        pending->resolved = true;
+        g_hash_table_remove(pending->hca->faults, &pending->token);
+    }
 }
 
 void mlx5_odp_forget(Mlx5State *s)

@@ -161,6 +161,7 @@ void mlx5_qp_free(gpointer opaque)
     Mlx5Qp *qp = opaque;
 
     mlx5_requester_abort(qp);
+    mlx5_odp_peer_left(qp);
     if (qp->queued) {
         QTAILQ_REMOVE(&qp->hca->work, qp, work_entry);
     }
@@ -321,6 +322,9 @@ static void qp_set_state(Mlx5Qp *qp, Mlx5QpState state)
                    (qp->last_wqe || mlx5_qp_receives(qp));
     qp->state = state;
     fset(qpc, qp->ctx, state, state);
+    if (!mlx5_qp_receives(qp)) {
+        mlx5_odp_peer_left(qp);
+    }
 }
 
 void mlx5_qp_to_error(Mlx5Qp *qp)

@@ -192,6 +192,10 @@ static Step wait_peer(Mlx5Qp *qp, Mlx5Syndrome *syndrome)
 /* Whatever arrived so far is sent again when the peer comes back. */
 static Step peer_gone(Mlx5Qp *qp, Mlx5Syndrome *syndrome)
 {
+    /* What its driver said of it is not about who may come in its place. */
+    if (qp->fault_result == MLX5_FAULT_REMOTE_ERROR) {
+        qp->fault_result = MLX5_FAULT_RETRY;
+    }
     qp->send.started = false;
     return service_reliable(qp) ? wait_peer(qp, syndrome) : STEP_DONE;
 }
@@ -824,7 +828,7 @@ static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
     Mlx5Send *send = &qp->send;
     const uint8_t *av = send->av;
     uint8_t packet[GRH_BYTES + UD_MTU];
-    uint64_t len = send->len, left, room = UINT64_MAX;
+    uint64_t len = send->len, left, room = SLICE_BYTES;
     uint32_t qkey = fget(wqe_av, av, qkey);
     Mlx5RecvInfo info;
     Mlx5Copy copied;
@@ -853,7 +857,7 @@ static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
 
     peer = mlx5_responder_find_datagram(qp, fget(wqe_av, av, rlid),
                                         fget(wqe_av, av, dqpn));
-    if (!peer || peer == qp) {
+    if (!peer) {
         trace_mlx5_datagram_lost(hca_name(qp), qp->obj.id,
                                  fget(wqe_av, av, rlid),
                                  fget(wqe_av, av, dqpn), "no such QP");
@@ -883,9 +887,12 @@ static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
                   MLX5_ACCESS_LOCAL_WRITE);
     src = (Mlx5Cursor) { .inline_data = packet };
     left = len + GRH_BYTES;
-    /* In one go, even if it takes more than the slice has left */
+    /*
+     * In one go, even if it takes more than the slice has left: only a list
+     * of memory that was made to be expensive takes more than all of one.
+     */
     copied = mlx5_cursor_copy(&send->remote, &src, &left, &room, &fault);
-    mlx5_charge(budget, UINT64_MAX - room);
+    mlx5_charge(budget, SLICE_BYTES - room);
     switch (copied) {
     case MLX5_COPY_DONE:
         break;

@@ -236,6 +236,13 @@ void p2p_work_begin(void);
 void p2p_work_end(void);
 
 /**
+ * p2p_work_active: whether the caller is called by work of some device
+ *
+ * What has a budget of its own does it later then, or budgets multiply.
+ */
+bool p2p_work_active(void);
+
+/**
  * p2p_work_after: call @fn(@opaque) when no work is on the stack
  * @fn: sends neither requests nor messages
  * @opaque: exists until then
