@@ -231,11 +231,12 @@ def _up_to_date(dest: Path, inputs: object, make: Callable[[Path], None], shared
     stamp = dest.with_name(dest.name + ".key")
     if dest.exists() and products.stamp_matches(stamp, key):
         return dest
-    with room.errors(dest), _build_lock(dest):
+    with room.errors(dest), build_lock(dest):
         if dest.exists() and products.stamp_matches(stamp, key):
             return dest
         stamp.unlink(missing_ok=True)
-        if not (shared and products.take(f"guest-{dest.stem}", key, dest.parent)):
+        taken = shared and products.take(f"guest-{dest.stem}", key, dest.parent)
+        if not taken:
             with step(f"guest {dest.name}") as shown:
                 work = dest.with_name(f".{dest.name}.part")
                 _remove(work)
@@ -249,14 +250,14 @@ def _up_to_date(dest: Path, inputs: object, make: Callable[[Path], None], shared
                     _remove(work)
                 if dest.is_file():
                     shown.note = f"{dest.stat().st_size / 1e6:.1f} MB"
-            if shared:
-                products.keep(f"guest-{dest.stem}", key, [dest])
         stamp.write_text(key, encoding="ascii")
+        if shared and not taken:
+            products.keep(f"guest-{dest.stem}", key, [dest])
     return dest
 
 
 @contextmanager
-def _build_lock(dest: Path) -> Iterator[None]:
+def build_lock(dest: Path) -> Iterator[None]:
     """One process at a time builds `dest` (two rigs may run at once)."""
     dest.parent.mkdir(parents=True, exist_ok=True)
     with open(dest.with_name(f".{dest.name}.lock"), "w", encoding="utf-8") as lock:

@@ -14,6 +14,8 @@ from typing import Iterable
 from . import paths
 
 PRODUCTS = paths.CACHE / "products"
+STAMP = "key"
+"""The file of a product that says what it was made from; not every product has one."""
 _KEEP = 12
 
 
@@ -33,16 +35,32 @@ def digest(*parts: object) -> str:
 
 
 def take(kind: str, key: str, destination: Path) -> bool:
-    """Put the product `kind`/`key` at `destination` if it is cached; whether it was."""
+    """Put the product `kind`/`key` at `destination` if it is cached; whether it was.
+
+    Where its files include a stamp, `key`, an end in the middle leaves none: the files of two products never pass for one.
+    """
     stored = PRODUCTS / kind / key
     if not stored.is_dir():
         return False
-    os.utime(stored)
+    try:
+        os.utime(stored)
+    except OSError:
+        pass        # a cache that we may only read still serves
     destination.mkdir(parents=True, exist_ok=True)
-    for file in stored.iterdir():
-        temporary = destination / f".{file.name}.new"
-        shutil.copy2(file, temporary)
-        temporary.rename(destination / file.name)
+    copies: list[Path] = []
+    try:
+        for file in stored.iterdir():
+            copies.append(destination / f".{file.name}.new")
+            shutil.copy2(file, copies[-1])
+    except BaseException as err:
+        for copy in copies:
+            copy.unlink(missing_ok=True)
+        if isinstance(err, FileNotFoundError) and not stored.is_dir():
+            return False    # another rig has just forgotten it
+        raise
+    (destination / STAMP).unlink(missing_ok=True)
+    for copy in sorted(copies, key=lambda c: c.name == f".{STAMP}.new"):
+        copy.rename(destination / copy.name.removeprefix(".").removesuffix(".new"))
     return True
 
 
@@ -54,21 +72,20 @@ def has(kind: str, key: str) -> bool:
 def keep(kind: str, key: str, files: Iterable[Path]) -> None:
     """Store copies of `files` as the product `kind`/`key`, and forget the products of that kind not used for longest."""
     shelf = PRODUCTS / kind
-    shelf.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=shelf, prefix=".new-"))
     try:
-        for file in files:
-            shutil.copy2(file, scratch / file.name)
-        scratch.chmod(0o755)
-        if not (shelf / key).exists():
-            scratch.rename(shelf / key)
+        shelf.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=shelf, prefix=".new-", ignore_cleanup_errors=True) as scratch:
+            whole = Path(scratch) / key
+            whole.mkdir()
+            for file in files:
+                shutil.copy2(file, whole / file.name)
+            if not (shelf / key).exists():
+                whole.rename(shelf / key)
+            for old in sorted((p for p in shelf.iterdir() if not p.name.startswith(".")),
+                              key=lambda p: p.stat().st_mtime, reverse=True)[_KEEP:]:
+                old.rename(Path(scratch) / old.name)    # so that nobody takes half of it
     except OSError:
         pass        # a cache that cannot be written costs time, not results
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    for old in sorted((p for p in shelf.iterdir() if not p.name.startswith(".")),
-                      key=lambda p: p.stat().st_mtime, reverse=True)[_KEEP:]:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def stamp_matches(stamp: Path, key: str) -> bool:
@@ -77,5 +94,3 @@ def stamp_matches(stamp: Path, key: str) -> bool:
         return stamp.read_text() == key
     except OSError:
         return False
-
-
