@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The command line of `rig/rig`. Each verb's help says what it does; the Makefile's targets call these."""
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -255,11 +256,16 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> None:
-    import shutil
-    from . import lock, tree
+    from . import guest, lock, tree
     with lock.build_directory():
         tree.refuse_if_unsaved()
-        shutil.rmtree(paths.BUILD, ignore_errors=True)
-    if options.cache:
-        shutil.rmtree(paths.CACHE, ignore_errors=True)
+        for path in paths.BUILD.iterdir():
+            if path.name != lock.NAME:
+                guest.remove(path)
+        # Last, as it keeps others out. Who waits for it makes the directory anew.
+        (paths.BUILD / lock.NAME).unlink()
+        with contextlib.suppress(OSError):
+            paths.BUILD.rmdir()
+    if options.cache and paths.CACHE.exists():
+        guest.remove(paths.CACHE)
     say(f"  deleted {paths.BUILD}" + (f" and {paths.CACHE}" if options.cache else ""))

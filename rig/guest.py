@@ -239,15 +239,15 @@ def _up_to_date(dest: Path, inputs: object, make: Callable[[Path], None], shared
         if not taken:
             with step(f"guest {dest.name}") as shown:
                 work = dest.with_name(f".{dest.name}.part")
-                _remove(work)
+                remove(work)
                 work.mkdir(parents=True)
                 try:
                     make(work)
                     if dest.is_dir():
-                        _remove(dest)
+                        remove(dest)
                     (work / "out").rename(dest)
                 finally:
-                    _remove(work)
+                    remove(work)
                 if dest.is_file():
                     shown.note = f"{dest.stat().st_size / 1e6:.1f} MB"
         stamp.write_text(key, encoding="ascii")
@@ -366,7 +366,7 @@ def _output(argv: Sequence[str]) -> str:
     return done.stdout
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a tree, read-only directories in it too."""
     if path.is_dir() and not path.is_symlink():
         for name, _, _ in os.walk(path):
