@@ -155,6 +155,18 @@ def unpack_qemu(dest: Path) -> str:
     return _unpack(QEMU, dest)
 
 
+def say_if_ignored(project: Project, origin: str, where: Path) -> None:
+    """Say, once, that the source that the user names is not used, as `where` was made of `origin` before."""
+    given = os.environ.get(f"{project.variable}_SRC")
+    if given and origin != _given(project, given):
+        _say_once(f"  {project.variable}_SRC is ignored: {where} was made of {origin or 'something else'}; move it away to have it made anew")
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)
+
+
 def firmware_dir() -> Path:
     """A directory with the firmware that the rig's machines load (QEMU's --firmwarepath or -L).
 
@@ -210,7 +222,7 @@ def _source(project: Project) -> tuple[str, Path]:
         path = Path(given).expanduser().resolve()
         if not path.exists():
             raise RigError(f"{project.variable}_SRC={given} does not exist", "name a tree, a git repository or a tarball, or unset it")
-        return f"{project.variable}_SRC={given}", path
+        return _given(project, given), path
     pin = project.pin["debian"]
     label = f"Debian's {pin['package']} {pin['version']}"
 
@@ -221,6 +233,10 @@ def _source(project: Project) -> tuple[str, Path]:
     return _first(f"{project.name} {project.pin['version']}",
                   [(label, from_debian), ("upstream's release", lambda: _upstream(project))],
                   f"set {project.variable}_SRC to a tree, a git repository with the tag {project.pin['tag']}, or a tarball of that version")
+
+
+def _given(project: Project, value: str) -> str:
+    return f"{project.variable}_SRC={value}"
 
 
 def _upstream(project: Project) -> Path:

@@ -183,12 +183,7 @@ def merge(mutations: Sequence[Mutation], commit: str) -> dict[str, str]:
 
 def source() -> Path:
     """A work tree of the series with all mutations in it, each of which is off."""
-    commit = mutated_commit()
-    if not WORK.exists():
-        git(tree.TREE, "worktree", "prune")
-        git(tree.TREE, "worktree", "add", "--quiet", "--detach", str(WORK), commit)
-    # Only files that differ are written, so that the next build stays small.
-    git(WORK, "checkout", "--quiet", "--detach", "--force", commit)
+    tree.have_work_tree(WORK, mutated_commit())
     return WORK
 
 

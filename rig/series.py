@@ -141,10 +141,7 @@ def errors(said: Iterable[str]) -> list[str]:
 
 def checkout(commit: str) -> None:
     """Have `commit` in the builders' work tree. Files that do not differ keep their time stamps."""
-    if not WORK.exists():
-        git(tree.TREE, "worktree", "prune")
-        git(tree.TREE, "worktree", "add", "--quiet", "--detach", str(WORK), commit)
-    git(WORK, "checkout", "--quiet", "--detach", "--force", commit)
+    tree.have_work_tree(WORK, commit)
 
 
 def sparse_is_valid() -> bool:

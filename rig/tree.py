@@ -8,11 +8,13 @@ everything that goes into its hash is fixed here.
 Nothing is ever thrown away: a tree with edits or commits that linux/patches does not hold is left as it is, with an
 error that says so, and each time the series branch moves its old tip stays reachable as refs/hmm-p2p/previous/<n>.
 """
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterable, Iterator
@@ -30,6 +32,7 @@ BASE = "base"
 APPLIED = "refs/hmm-p2p/applied"
 PREVIOUS = "refs/hmm-p2p/previous"
 
+_AM = "am-"
 _BASE_DATE = "2026-01-01T00:00:00 +0000"
 _FORMAT = ("--zero-commit", "--no-signature", "--no-numbered", "--no-base", "--no-thread", "--no-attach",
            "--no-notes", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-color", "--no-encode-email-headers",
@@ -40,6 +43,16 @@ _FORMAT = ("--zero-commit", "--no-signature", "--no-numbered", "--no-base", "--n
 def base_commit() -> str:
     """The hash that the base commit has when it is made of Debian's package (linux/BASE)."""
     return fetch.KERNEL.pin["commit"]
+
+
+def base_found() -> str:
+    """The hash of the base commit that build/linux has, whatever it was made of; the pinned one while there is none."""
+    return git(TREE, "rev-parse", BASE) if (TREE / ".git").exists() else base_commit()
+
+
+def base_origin() -> str:
+    """What the base commit of build/linux was made of, in words; '' where that was not recorded."""
+    return git(TREE, "config", "--default", "", "--get", "hmm-p2p.baseOrigin")
 
 
 def patch_files() -> list[Path]:
@@ -56,8 +69,11 @@ def series_digest() -> str:
 
 
 def content_digest() -> str:
-    """A hash of the base's name and of every patch's diff: what a kernel is compiled from. Messages do not matter."""
-    digest = hashlib.sha256(base_commit().encode())
+    """A hash of the base's name and of every patch's diff: what a kernel is compiled from. Messages do not matter.
+
+    It is the base that there really is: KERNEL_SRC may have other files than Debian's package.
+    """
+    digest = hashlib.sha256(base_found().encode())
     for patch in patch_files():
         _, _, diff = patch.read_bytes().partition(b"\ndiff --git ")
         digest.update(b"\0" + diff)
@@ -70,6 +86,8 @@ def make_base() -> None:
         if not succeeds(TREE, "cat-file", "-e", f"{BASE}^{{commit}}"):
             raise RigError(f"{TREE} has no branch '{BASE}'",
                            f"move {TREE} away if you need it, or delete it; then run 'make tree'")
+        _forget_work_trees()
+        fetch.say_if_ignored(fetch.KERNEL, base_origin(), TREE)
         return
     if TREE.exists():
         raise RigError(f"{TREE} exists but is not a git repository", "move it away, then run 'make tree'")
@@ -79,7 +97,7 @@ def make_base() -> None:
     with _discarded_on_failure(unfinished), step("commit the base kernel") as current:
         git(unfinished, "init", "--quiet", "--object-format=sha1", f"--initial-branch={BASE}")
         for key, value in (("core.autocrlf", "false"), ("core.fileMode", "true"), ("gc.auto", "0"),
-                           ("core.untrackedCache", "true"), ("user.name", IDENTITY[0]), ("user.email", IDENTITY[1])):
+                           ("core.untrackedCache", "true"), ("hmm-p2p.baseOrigin", origin)):
             git(unfinished, "config", key, value)
         git(unfinished, "add", "--all", "--force")
         version = fetch.KERNEL.pin["version"]
@@ -111,12 +129,12 @@ def make_tree() -> None:
     """Bring branch `series` of build/linux to what linux/patches says. Loses neither commits nor edits."""
     make_base()
     _refuse_unfinished()
-    patches = patch_files()
+    digest, patches = series_digest(), patch_files()
     head = git(TREE, "rev-parse", "HEAD")
     target = _apply(patches)
     if head == target:
         say(f"  tree: build/linux has the {len(patches)} patches of linux/patches")
-        _remember(target)
+        _remember(target, digest)
         return
     _refuse_edits()
     branch = attempt(TREE, "symbolic-ref", "--short", "-q", "HEAD").stdout.strip()
@@ -132,7 +150,7 @@ def make_tree() -> None:
             f"'git -C build/linux reset --keep {_applied() or BASE}', then run 'make tree' again")
     _keep_previous(head)
     git(TREE, "reset", "--quiet", "--keep", target)
-    _remember(target)
+    _remember(target, digest)
     say(f"  tree: build/linux now has the {len(patches)} patches of linux/patches")
 
 
@@ -146,28 +164,33 @@ def follow_patches() -> None:
 
 
 def make_patches() -> None:
-    """Write the commits of build/linux above its base to linux/patches, replacing what is there."""
+    """Write the commits of build/linux above its base to linux/patches, replacing what is there.
+
+    Edits of linux/patches that only its files hold are not replaced: then it is an error.
+    """
     if not (TREE / ".git").exists():
         raise RigError("there is no build/linux to write patches from", "run 'make tree' first")
     _refuse_unfinished()
     _refuse_edits()
-    if not succeeds(TREE, "merge-base", "--is-ancestor", BASE, "HEAD"):
+    head = git(TREE, "rev-parse", "HEAD")
+    if not succeeds(TREE, "merge-base", "--is-ancestor", BASE, head):
         raise RigError("build/linux is not based on the base commit",
                        f"rebase your commits onto branch '{BASE}' first")
-    if git(TREE, "rev-list", "--merges", f"{BASE}..HEAD"):
+    if git(TREE, "rev-list", "--merges", f"{BASE}..{head}"):
         raise RigError("the series contains a merge commit", "make it linear: git -C build/linux rebase base")
     with tempfile.TemporaryDirectory(dir=paths.BUILD) as scratch:
-        made = export("HEAD", Path(scratch))
+        made = export(head, Path(scratch))
         PATCHES.mkdir(parents=True, exist_ok=True)
         stale = [p for p in PATCHES.iterdir() if re.match(r"\d+-.*\.(patch|txt)$", p.name)
                  and p.name not in {m.name for m in made}]
-        for new in made:
-            old = PATCHES / new.name
-            if not old.exists() or old.read_bytes() != new.read_bytes():
-                shutil.copyfile(new, old)
+        fresh = [new for new in made if not (PATCHES / new.name).exists() or (PATCHES / new.name).read_bytes() != new.read_bytes()]
+        if stale or fresh:
+            _refuse_edited_patches()
+        for new in fresh:
+            shutil.copyfile(new, PATCHES / new.name)
         for old in stale:
             old.unlink()
-    _remember(git(TREE, "rev-parse", "HEAD"))
+    _remember(head, series_digest())
     say(f"  patches: linux/patches holds the {len(patch_files())} commits of build/linux")
 
 
@@ -207,24 +230,35 @@ def source_id() -> str:
 
 
 def refuse_if_unsaved() -> None:
-    """Raise RigError when build/linux holds edits or commits, on any branch, that linux/patches does not."""
+    """Raise RigError when build/linux holds edits or commits, under any name, that linux/patches does not."""
     if not (TREE / ".git").exists():
         return
     _refuse_unfinished()
     _refuse_edits()
-    safe = {_applied(), git(TREE, "rev-parse", BASE)}
-    for line in git(TREE, "for-each-ref", "--format=%(objectname) %(refname:short)", "refs/heads", "refs/stash").splitlines():
-        commit, name = line.split(" ", 1)
-        if commit not in safe and not _exported(commit):
-            raise RigError(f"'{name}' in build/linux holds commits that are not in linux/patches",
-                           f"export them ('make patches' with {name} checked out), or delete them with "
-                           f"'git -C build/linux branch -D {name}' if you do not need them")
+    loose = git(TREE, "ls-files", "--others", "--ignored", "--exclude-standard", "--", "*.patch")
+    if loose:
+        raise RigError(f"build/linux has patches that its .gitignore hides:\n{_indent(loose, 10)}", "move them elsewhere, or delete them")
+    names = [*([] if succeeds(TREE, "symbolic-ref", "-q", "HEAD") else ["HEAD"]),
+             *git(TREE, "for-each-ref", "--format=%(refname)", "refs/heads", "refs/stash").splitlines(),
+             # What else has a tag came with a fetch, or is older than the base.
+             *git(TREE, "for-each-ref", "--format=%(refname)", f"--contains={BASE}", "refs/tags").splitlines()]
+    for name in names:
+        commit = git(TREE, "rev-parse", f"{name}^{{commit}}")
+        if any(succeeds(TREE, "merge-base", "--is-ancestor", commit, safe) for safe in (BASE, _applied()) if safe) or _exported(commit):
+            continue
+        kind, short = name.removeprefix("refs/").partition("/")[0], name.split("/", 2)[-1]
+        called, hint = {
+            "HEAD": ("the detached HEAD", f"export it ('make patches'), or leave it with 'git -C build/linux switch {BRANCH}'"),
+            "stash": ("the stash", "bring it back with 'git -C build/linux stash pop', or delete it with 'git -C build/linux stash drop'"),
+            "tags": (f"tag '{short}'", f"delete it with 'git -C build/linux tag -d {short}'"),
+            "heads": (f"branch '{short}'", f"export them ('make patches' with {short} checked out), or delete it with "
+                                           f"'git -C build/linux branch -D {short}'")}[kind]
+        raise RigError(f"{called} in build/linux holds commits that are not in linux/patches", hint + ", if you do not need it")
 
 
 def applied_id() -> str:
     """`source_id()` of the commit that linux/patches gives; '' when it was not made here."""
-    patches = git(TREE, "config", "--default", "", "--get", "hmm-p2p.appliedSeries")
-    if patches != series_digest() or not _applied():
+    if _applied_series() != series_digest() or not _applied():
         return ""
     return git(TREE, "rev-parse", f"{_applied()}^{{tree}}")
 
@@ -244,7 +278,7 @@ def _apply(patches: Iterable[Path]) -> str:
     patches = list(patches)
     if not patches:
         return git(TREE, "rev-parse", BASE)
-    with tempfile.TemporaryDirectory(dir=paths.BUILD, prefix="am-") as scratch:
+    with tempfile.TemporaryDirectory(dir=paths.BUILD, prefix=_AM) as scratch, _in_use(Path(scratch)):
         work = Path(scratch) / "work"
         git(TREE, "worktree", "add", "--quiet", "--no-checkout", "--detach", str(work), BASE)
         try:
@@ -270,6 +304,60 @@ def _apply(patches: Iterable[Path]) -> str:
             attempt(TREE, "worktree", "remove", "--force", str(work))
 
 
+@contextmanager
+def _in_use(directory: Path) -> Iterator[None]:
+    """Keep `_forget_work_trees()` off `directory`. The kernel drops the lock when the rig is killed."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _forget_work_trees() -> None:
+    """Delete the work trees of `_apply()` that a rig which was killed has left."""
+    for left in paths.BUILD.glob(f"{_AM}*"):
+        try:
+            if time.time() - left.stat().st_mtime < 60:
+                continue    # it may not be locked yet
+            descriptor = os.open(left, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            attempt(TREE, "worktree", "remove", "--force", "--force", str(left / "work"))
+            shutil.rmtree(left, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def have_work_tree(work: Path, commit: str) -> None:
+    """Have `commit`, and no edits of its files, in a work tree of build/linux at `work`.
+
+    Files that do not differ keep their time stamps. One that another repository made, or that a `git worktree add` which was
+    killed left half made, is made anew.
+    """
+    if not _is_work_tree(work):
+        shutil.rmtree(work, ignore_errors=True)
+        git(TREE, "worktree", "prune")
+        # Twice: the entry of one that was half made is locked.
+        git(TREE, "worktree", "add", "--quiet", "--force", "--force", "--detach", str(work), commit)
+    git(work, "checkout", "--quiet", "--detach", "--force", commit)
+
+
+def _is_work_tree(work: Path) -> bool:
+    """Whether `git worktree add` has made `work` from build/linux and come to its end: until then its entry is locked."""
+    try:
+        entry = Path((work / ".git").read_text(encoding="utf-8").removeprefix("gitdir: ").rstrip("\n"))
+        return (entry.resolve().parent.parent == (TREE / ".git").resolve() and not (entry / "locked").exists()
+                and Path((entry / "gitdir").read_text(encoding="utf-8").rstrip("\n")).resolve() == (work / ".git").resolve())
+    except OSError:
+        return False
+
+
 def _touched(patch: Path) -> set[str]:
     names = re.findall(r"^diff --git a/(.*) b/(.*)$", patch.read_text(encoding="utf-8", errors="replace"), re.M)
     return {name for pair in names for name in pair}
@@ -291,8 +379,23 @@ def _refuse_edits() -> None:
                        "commit them (git -C build/linux commit), or put them aside (git -C build/linux stash -u)")
 
 
+def _refuse_edited_patches() -> None:
+    """linux/patches may be replaced by what build/linux has if it came from there, or if the project's repository has it."""
+    if not patch_files() or _applied_series() == series_digest():
+        return
+    status = attempt(paths.REPO, "status", "--porcelain", "--untracked-files=all", "--", str(PATCHES))
+    if status.returncode or status.stdout:
+        raise RigError("linux/patches has changed since the last 'make tree' or 'make patches', and only the files have that:\n"
+                       + _indent((status.stdout or status.stderr).rstrip(), 10),
+                       "commit it, or move it elsewhere; then run 'make patches' again")
+    say("  patches: linux/patches has changed since the last 'make tree' or 'make patches'; 'git diff' shows what this replaces")
+
+
 def _exported(head: str) -> bool:
     """Whether linux/patches holds exactly what `head` holds."""
+    count = len(patch_files())
+    if len(git(TREE, "rev-list", f"--max-count={count + 1}", f"{BASE}..{head}").split()) != count:
+        return False    # of a commit that was fetched, that may be the history of Linux
     with tempfile.TemporaryDirectory(dir=paths.BUILD) as scratch:
         made = [p for p in export(head, Path(scratch)) if p.suffix == ".patch"]
         return [p.read_bytes() for p in made] == [p.read_bytes() for p in patch_files()]
@@ -302,9 +405,15 @@ def _applied() -> str:
     return attempt(TREE, "rev-parse", "--verify", "--quiet", APPLIED).stdout.strip()
 
 
-def _remember(commit: str) -> None:
+def _applied_series() -> str:
+    """The `series_digest()` of the last 'make tree' or 'make patches'."""
+    return git(TREE, "config", "--default", "", "--get", "hmm-p2p.appliedSeries")
+
+
+def _remember(commit: str, digest: str) -> None:
+    """Note that the patches with the `series_digest()` `digest` and `commit` are the same."""
     git(TREE, "update-ref", APPLIED, commit)
-    git(TREE, "config", "hmm-p2p.appliedSeries", series_digest())
+    git(TREE, "config", "hmm-p2p.appliedSeries", digest)
 
 
 def _keep_previous(head: str) -> None:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
 """`make tree` and `make patches` on a tree of three lines: exact both ways, and no way to lose work."""
+import os
+import shutil
 import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
 
-from rig import paths, tree
-from rig.git import git
+from rig import fetch, paths, tree
+from rig.git import git, succeeds
 from rig.ui import RigError
 
 AUTHOR = {"GIT_AUTHOR_NAME": "A U Thor", "GIT_AUTHOR_EMAIL": "thor@example.invalid",
@@ -147,8 +149,76 @@ class NothingIsLost(TreeCase):
         git(self.tree, "switch", "-q", "-c", "mine")
         self.commit("one\n2\n3\n", "precious")
         git(self.tree, "switch", "-q", "series")
-        with self.assertRaisesRegex(RigError, "'mine'"):
+        self.not_cleaned("'mine'(?s:.*)branch -D mine")
+
+    def test_clean_keeps_what_has_another_name_than_a_branch(self) -> None:
+        git(self.tree, "switch", "-q", "--detach")
+        self.commit("one\n2\n3\n", "precious")
+        self.not_cleaned("the detached HEAD(?s:.*)'make patches'")
+        git(self.tree, "tag", "-a", "-m", "tag", "mine")
+        git(self.tree, "switch", "-q", "series")
+        self.not_cleaned("tag 'mine'(?s:.*)tag -d mine")
+        git(self.tree, "tag", "-d", "mine")
+        tree.refuse_if_unsaved()
+        (self.tree / "file.c").write_text("one\n2\nIII\n")
+        git(self.tree, "stash", "-q")
+        self.not_cleaned("the stash(?s:.*)stash pop(?s:.*)stash drop")
+
+    def test_clean_takes_what_linux_patches_has_by_any_name(self) -> None:
+        self.commit("one\n2\n3\n", "spell three as a digit")
+        git(self.tree, "branch", "half", "HEAD~1")
+        git(self.tree, "tag", "whole")
+        tree.make_patches()
+        tree.refuse_if_unsaved()
+
+    def test_clean_keeps_patches_that_git_does_not_show(self) -> None:
+        (self.tree / ".gitignore").write_text("*.patch\n*.o\n")
+        git(self.tree, "add", "-A")
+        git(self.tree, "commit", "-q", "-m", "ignore", env=AUTHOR)
+        tree.make_patches()
+        (self.tree / "file.o").touch()
+        tree.refuse_if_unsaved()
+        (self.tree / "mine.patch").touch()
+        self.not_cleaned("mine.patch")
+
+    def not_cleaned(self, words: str) -> None:
+        with self.assertRaisesRegex(RigError, words):
             tree.refuse_if_unsaved()
+
+    def test_patches_that_were_edited_by_hand_are_not_replaced(self) -> None:
+        git(self.top, "init", "-q")
+        git(self.top, "add", "linux")
+        git(self.top, "commit", "-q", "-m", "patches", env=AUTHOR)
+        patch = tree.patch_files()[0]
+        ours = patch.read_text()
+        patch.write_text(ours.replace("Because.", "For a reason."))
+        with self.assertRaisesRegex(RigError, f"has changed(?s:.*){patch.name}"):
+            tree.make_patches()
+        self.assertIn("For a reason.", patch.read_text())
+        git(self.top, "commit", "-q", "-a", "-m", "edited", env=AUTHOR)
+        tree.make_patches()
+        self.assertEqual(patch.read_text(), ours)
+
+    def test_what_make_patches_wrote_it_replaces(self) -> None:
+        git(self.top, "init", "-q")
+        self.commit("one\n2\n3\n", "spell three as a digit")
+        tree.make_patches()
+        self.commit("I\n2\n3\n", "spell one in the Roman way")
+        tree.make_patches()
+        self.assertEqual(len(tree.patch_files()), 3)
+
+    def test_a_commit_that_comes_after_the_export_is_not_safe(self) -> None:
+        export = tree.export
+
+        def and_another(commit: str, directory: Path) -> list[Path]:
+            made = export(commit, directory)
+            self.commit("precious\n", "precious")
+            return made
+
+        self.commit("one\n2\n3\n", "spell three as a digit")
+        with mock.patch.object(tree, "export", and_another):
+            tree.make_patches()
+        self.not_cleaned("'series'")
 
     def test_a_merge_is_not_exported(self) -> None:
         git(self.tree, "switch", "-q", "-c", "side", "base")
@@ -159,6 +229,86 @@ class NothingIsLost(TreeCase):
         git(self.tree, "merge", "-q", "--no-ff", "-m", "merge", "side", env=AUTHOR)
         with self.assertRaisesRegex(RigError, "merge commit"):
             tree.make_patches()
+
+
+class WorkTrees(TreeCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.work = self.top / "build" / "base" / "linux"
+
+    def have(self) -> str:
+        tree.have_work_tree(self.work, tree.BASE)
+        self.assertEqual(git(self.work, "status", "--porcelain"), "")
+        return (self.work / "file.c").read_text()
+
+    def test_edits_go_and_what_did_not_change_keeps_its_time(self) -> None:
+        (self.tree / "other.c").write_text("other\n")
+        git(self.tree, "add", "-A")
+        git(self.tree, "commit", "-q", "-m", "other", env=AUTHOR)
+        git(self.tree, "branch", "-q", "-f", "base")
+        self.have()
+        before = (self.work / "other.c").stat().st_mtime_ns
+        (self.work / "file.c").write_text("edited\n")
+        self.assertEqual(self.have(), "one\ntwo\nthree\n")
+        self.assertEqual((self.work / "other.c").stat().st_mtime_ns, before)
+
+    def test_half_made_ones(self) -> None:
+        for name in (".git", "file.c"):
+            with self.subTest(missing=name):
+                self.have()
+                entry = Path(git(self.work, "rev-parse", "--absolute-git-dir"))
+                (entry / "locked").write_text("initializing")
+                (entry / "index").unlink()
+                (self.work / name).unlink()
+                (self.work / "left.c").touch()
+                self.assertEqual(self.have(), "one\ntwo\nthree\n")
+                self.assertFalse((self.work / "left.c").exists())
+                self.assertEqual(git(self.tree, "worktree", "list").count("\n"), 1)
+
+    def test_a_copy_has_nothing_to_do_with_the_original(self) -> None:
+        self.have()
+        copy = self.top / "copy"
+        shutil.copytree(self.top / "build", copy, symlinks=True)
+        self.tree, self.work = copy / "linux", copy / "base" / "linux"
+        with mock.patch.object(tree, "TREE", self.tree):
+            self.have()
+        self.assertEqual(Path(git(self.work, "rev-parse", "--absolute-git-dir")).parent.parent, self.tree / ".git")
+
+    def test_what_a_killed_rig_has_left(self) -> None:
+        for name in ("am-dead", "am-busy", "am-new"):
+            git(self.tree, "worktree", "add", "-q", "--detach", str(self.top / "build" / name / "work"), "base")
+            if name != "am-new":
+                os.utime(self.top / "build" / name, (1, 1))
+        with tree._in_use(self.top / "build" / "am-busy"):
+            tree.make_base()
+        self.assertEqual(sorted(p.name for p in (self.top / "build").glob("am-*")), ["am-busy", "am-new"])
+        self.assertEqual(git(self.tree, "worktree", "list").count("\n"), 2)
+
+
+class Bases(TreeCase):
+    def test_another_base_is_another_kernel(self) -> None:
+        with mock.patch.object(tree, "base_commit", return_value=git(self.tree, "rev-parse", "base")):
+            pinned = tree.content_digest()
+            self.commit("other\n", "another base")
+            git(self.tree, "branch", "-q", "-f", "base")
+            self.assertNotEqual(tree.content_digest(), pinned)
+            with mock.patch.object(tree, "TREE", self.top / "none"):
+                self.assertEqual(tree.content_digest(), pinned, "without a tree it is the pinned base")
+
+    def test_the_author_of_commits_is_who_makes_them(self) -> None:
+        def unpack(dest: Path) -> str:
+            dest.mkdir()
+            (dest / "file.c").write_text("one\n")
+            return "KERNEL_SRC=/there"
+
+        with mock.patch.object(tree, "TREE", self.top / "build" / "new"), mock.patch.object(fetch, "unpack_kernel", unpack):
+            tree.make_base()
+            self.assertFalse(succeeds(tree.TREE, "config", "user.name"))
+            self.assertEqual(git(tree.TREE, "log", "-1", "--format=%an, %cn"), "hmm-p2p developers, hmm-p2p developers")
+            for given, said in (("/there", ""), ("/elsewhere", "KERNEL_SRC is ignored: .* was made of KERNEL_SRC=/there")):
+                with mock.patch.dict(os.environ, {"KERNEL_SRC": given}), mock.patch.object(fetch, "say") as say:
+                    tree.make_base()
+                    self.assertRegex(str(say.call_args), said if said else "^None$")
 
 
 if __name__ == "__main__":
