@@ -6,6 +6,7 @@ at run time lies in build/kernel/<variant>/products: bzImage, and layer.squashfs
 the modules (the kernel's and those of guest/modules) and the kernel's selftests.
 """
 import inspect
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Callable
 
 from . import compiler, guest, paths, products, squashfs, tree
-from .git import git
 from .proc import run
 from .ui import RigError, say, step
 
@@ -71,9 +71,10 @@ def build(variant: str) -> None:
     """Bring the products of `variant` up to date: from the cache if it has them, else by an incremental build."""
     if variant not in VARIANTS:
         raise RigError(f"there is no kernel variant '{variant}'", f"the variants are: {', '.join(VARIANTS)}")
-    if VARIANTS[variant].source == "series" and (tree.TREE / ".git").exists():
-        tree.follow_patches()
-    stamp = _products(variant) / "key"
+    known = (tree.TREE / ".git").exists() or bool(os.environ.get("KERNEL_SRC"))
+    if known:
+        _bring_up_tree(variant)
+    stamp = _products(variant) / products.STAMP
     key = _key(variant)
     if key and products.stamp_matches(stamp, key) and all(p.exists() for p in _files(variant)):
         say(f"  kernel {variant}: up to date")
@@ -81,42 +82,55 @@ def build(variant: str) -> None:
     if key and products.take("kernel", key, _products(variant)):
         say(f"  kernel {variant}: taken from the cache")
         return
+    if not known:
+        _bring_up_tree(variant)
+        key = _key(variant)
     source = _source(variant)
     stamp.unlink(missing_ok=True)
     _products(variant).mkdir(parents=True, exist_ok=True)
     configure(variant, source)
-    _compile(variant, source)
-    _pack(variant, source)
-    key = _key(variant)
-    if key:
+    modules = _compile(variant, source)
+    _check_configuration(variant)   # make may have changed it
+    _pack(variant, source, modules)
+    if key and key == _key(variant):    # compiling takes long enough to edit something meanwhile
         stamp.write_text(key)
         products.keep("kernel", key, [*_files(variant), stamp])
+    elif key:
+        say(f"  kernel {variant}: its sources changed meanwhile; it is used as it is, and brought up to date the next time")
 
 
 def at_hand(variant: str) -> bool:
     """Whether `build()` would find the products of `variant` made, or in the cache, and compile nothing."""
+    if os.environ.get("KERNEL_SRC") and not (tree.TREE / ".git").exists():
+        return False    # what it compiles is not known yet
     key = _key(variant)
-    return bool(key) and (products.stamp_matches(_products(variant) / "key", key) or products.has("kernel", key))
+    return bool(key) and (products.stamp_matches(_products(variant) / products.STAMP, key) or products.has("kernel", key))
 
 
 def configure(variant: str, source: Path) -> None:
     """Make .config from the fragments on top of allnoconfig, and insist that every line of them took effect."""
-    objects = _objects(variant)
-    fragments = [CONFIGS / f"{name}.config" for name in VARIANTS[variant].fragments]
-    wanted = "".join(f.read_text(encoding="utf-8") for f in fragments)
-    seed = objects / "fragments.config"
-    if not (seed.exists() and seed.read_text(encoding="utf-8") == wanted and (objects / ".config").exists()):
-        objects.mkdir(parents=True, exist_ok=True)
-        seed.unlink(missing_ok=True)
-        allconfig = objects / "allconfig"
-        allconfig.write_text(wanted, encoding="utf-8")
-        with step(f"configure kernel {variant}"):
-            _make(variant, source, "allnoconfig", env={"KCONFIG_ALLCONFIG": str(allconfig)})
-        allconfig.rename(seed)
-    lost = dropped_options(wanted, (objects / ".config").read_text(encoding="utf-8"))
+    # Each time, as Kconfig files may have changed: make would take their defaults then. Where nothing did, .config stays as it is.
+    seed = _seed(variant)
+    seed.parent.mkdir(parents=True, exist_ok=True)
+    seed.write_text("".join(f.read_text(encoding="utf-8") for f in _fragments(variant)), encoding="utf-8")
+    with step(f"configure kernel {variant}"):
+        _make(variant, source, "allnoconfig", env={"KCONFIG_ALLCONFIG": str(seed)})
+    _check_configuration(variant)
+
+
+def _fragments(variant: str) -> list[Path]:
+    return [CONFIGS / f"{name}.config" for name in VARIANTS[variant].fragments]
+
+
+def _seed(variant: str) -> Path:
+    """What .config was made of: the fragments as they were then."""
+    return _objects(variant) / "fragments.config"
+
+
+def _check_configuration(variant: str) -> None:
+    lost = dropped_options(_seed(variant).read_text(encoding="utf-8"), (_objects(variant) / ".config").read_text(encoding="utf-8"))
     if lost:
-        seed.unlink()
-        raise RigError(f"kernel {variant}: kconfig did not take these lines of {', '.join(f.name for f in fragments)}:\n"
+        raise RigError(f"kernel {variant}: kconfig did not take these lines of {', '.join(f.name for f in _fragments(variant))}:\n"
                        + "\n".join("    " + line for line in lost),
                        "a dependency is missing or the symbol is gone: see 'depends on' in the symbol's Kconfig")
 
@@ -132,7 +146,8 @@ def dropped_options(fragment: str, config: str) -> list[str]:
             if actual.get(symbol, "n") != value]
 
 
-def _compile(variant: str, source: Path) -> None:
+def _compile(variant: str, source: Path) -> list[Path]:
+    """Compile the kernel, its modules and those of guest/modules; returns the object directories of the latter."""
     objects = _objects(variant)
     total = _estimate(objects)
     with step(f"compile kernel {variant}") as current:
@@ -145,17 +160,21 @@ def _compile(variant: str, source: Path) -> None:
                 current.update(f"{count}/{total}" if total >= count else str(count))
 
         _make(variant, source, "bzImage", "modules", on_line=progress)
-        if MODULES.is_dir():
-            for module in sorted(p for p in MODULES.iterdir() if (p / "Kbuild").exists()):
-                out = objects / "guest-modules" / module.name
-                out.mkdir(parents=True, exist_ok=True)
-                _make(variant, source, f"M={module}", f"MO={out}", "modules", on_line=progress)
+        # From a copy: the checkout may have spaces in its path, with which kbuild, which looks through links, cannot cope.
+        products.mirror(MODULES, objects / "guest-sources")
+        modules = []
+        for kbuild in sorted((objects / "guest-sources").glob("*/Kbuild")):
+            out = objects / "guest-modules" / kbuild.parent.name
+            out.mkdir(parents=True, exist_ok=True)
+            _make(variant, source, f"M={kbuild.parent}", f"MO={out}", "modules", on_line=progress)
+            modules.append(out)
         current.note = f"{count} files"
         if count > total:
             (objects / "files-compiled").write_text(str(count))
+    return modules
 
 
-def _pack(variant: str, source: Path) -> None:
+def _pack(variant: str, source: Path, modules: list[Path]) -> None:
     objects, out = _objects(variant), _products(variant)
     with step(f"pack kernel {variant}"):
         root = objects / "root"
@@ -164,9 +183,11 @@ def _pack(variant: str, source: Path) -> None:
         _make(variant, source, f"INSTALL_MOD_PATH={root / 'usr'}", "INSTALL_MOD_STRIP=1", "DEPMOD=true",
               "modules_install")
         installed = root / "usr" / "lib" / "modules" / version
-        for module in sorted((objects / "guest-modules").glob("*/*.ko")):
-            (installed / "updates").mkdir(exist_ok=True)
-            shutil.copy2(module, installed / "updates")
+        for built in modules:
+            # This lists the objects of the last build; a *.ko may be older.
+            for name in (built / "modules.order").read_text(encoding="utf-8").split():
+                (installed / "updates").mkdir(exist_ok=True)
+                shutil.copy2((built / name).with_suffix(".ko"), installed / "updates")
         (installed / "build").unlink(missing_ok=True)
         run(["depmod", "-b", root / "usr", version], log=_log(variant))
         _selftests(variant, source, root / "opt" / "hmm-p2p" / "selftests")
@@ -207,26 +228,29 @@ def _make(variant: str, source: Path, *targets: str, on_line=None, env=None) -> 
 
 def _source(variant: str) -> Path:
     """The source tree of `variant`; makes it when it is missing. The series as it is checked out, edits included."""
-    tree.make_base()
     if VARIANTS[variant].source == "series":
-        tree.follow_patches()
         return tree.TREE
     if VARIANTS[variant].source == "mutants":
         from . import mutations
         return mutations.source()
     base = _root(variant) / "linux"
-    if not base.exists():
-        with step("check out the base kernel"):
-            git(tree.TREE, "worktree", "prune")
-            git(tree.TREE, "worktree", "add", "--quiet", "--detach", str(base), tree.BASE)
+    with step("check out the base kernel"):
+        tree.have_work_tree(base, tree.BASE)
     return base
+
+
+def _bring_up_tree(variant: str) -> None:
+    """Make build/linux, and have it follow linux/patches where `variant` is compiled from it."""
+    tree.make_base()
+    if VARIANTS[variant].source == "series":
+        tree.follow_patches()
 
 
 def _key(variant: str) -> str:
     """A hash of all inputs of the products, or '' when the tree has edits that no hash stands for."""
     kind = VARIANTS[variant].source
     if kind == "base":
-        source = tree.base_commit()
+        source = tree.base_found()
     elif kind == "mutants":
         from . import mutations
         source = mutations.digest()
@@ -238,9 +262,8 @@ def _key(variant: str) -> str:
             source = tree.content_digest()
     else:
         source = tree.content_digest()
-    fragments = [CONFIGS / f"{name}.config" for name in VARIANTS[variant].fragments]
-    steps: tuple[Callable[..., None], ...] = (configure, _compile, _pack, _selftests, _make)
-    return products.digest(source, *fragments, MODULES, SELFTESTS, PRELOADS, *map(inspect.getsource, steps), squashfs.recipe(),
+    steps: tuple[Callable[..., object], ...] = (configure, _compile, _pack, _selftests, _make)
+    return products.digest(source, *_fragments(variant), MODULES, SELFTESTS, PRELOADS, *map(inspect.getsource, steps), squashfs.recipe(),
                            compiler.identity())
 
 

@@ -88,6 +88,18 @@ def keep(kind: str, key: str, files: Iterable[Path]) -> None:
         pass        # a cache that cannot be written costs time, not results
 
 
+def mirror(source: Path, copy: Path) -> None:
+    """Make `copy` hold the files of the directory `source` and no others. A file that is the same keeps its time stamp."""
+    wanted = {file.relative_to(source) for file in source.rglob("*") if file.is_file()}
+    for file in [f for f in copy.rglob("*") if not f.is_dir()]:
+        if file.relative_to(copy) not in wanted:
+            file.unlink()
+    for name in sorted(wanted):
+        if not (copy / name).exists() or (copy / name).read_bytes() != (source / name).read_bytes():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, copy / name)
+
+
 def stamp_matches(stamp: Path, key: str) -> bool:
     """Whether `stamp` says that what lies beside it was made from `key`."""
     try:
