@@ -66,7 +66,8 @@ def _compile(objects: Path, options: Sequence[str], targets: Sequence[str], titl
     if meson:
         env["PYTHONPATH"] = str(meson)
     firmware = fetch.firmware_dir()
-    key = products.digest("configure", *options, compiler.command(), meson is None)
+    # The path, because a copy of a checkout would go on compiling the source of the original.
+    key = products.digest("configure", str(SOURCE), *options, compiler.command(), meson is None)
     stamp = objects / "configured"
     if not (products.stamp_matches(stamp, key) and (objects / "build.ninja").exists()):
         shutil.rmtree(objects, ignore_errors=True)
@@ -109,13 +110,15 @@ def _prepare_source() -> None:
     if not products.stamp_matches(_state("pinned"), pinned):
         fresh = SOURCE.with_name("source.new")
         shutil.rmtree(fresh, ignore_errors=True)
-        fetch.unpack_qemu(fresh)
-        for state in ("pinned", "wired", "overlay"):
+        origin = fetch.unpack_qemu(fresh)
+        for state in ("pinned", "origin", "wired", "overlay"):
             _state(state).unlink(missing_ok=True)
         shutil.rmtree(_state("originals"), ignore_errors=True)
         shutil.rmtree(SOURCE, ignore_errors=True)
         fresh.rename(SOURCE)
+        _state("origin").write_text(origin)
         _state("pinned").write_text(pinned)
+    fetch.say_if_ignored(fetch.QEMU, _state("origin").read_text() if _state("origin").exists() else "", SOURCE)
     wiring = products.digest(*_patches())
     if products.stamp_matches(_state("wired"), wiring):
         return
@@ -145,13 +148,17 @@ def _save_original(name: str) -> None:
                        "new files belong into the overlay, not into qemu/patches")
     if not saved.exists():
         saved.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(original, saved)
+        copy = _state("original.new")   # an end in the middle must not leave half an original
+        shutil.copy2(original, copy)
+        copy.rename(saved)
 
 
 def _restore_originals() -> None:
     for saved in _state("originals").rglob("*"):
-        if saved.is_file():
-            shutil.copy2(saved, SOURCE / saved.relative_to(_state("originals")))
+        original = SOURCE / saved.relative_to(_state("originals"))
+        if saved.is_file() and not (original.exists() and original.read_bytes() == saved.read_bytes()):
+            # Not its old time stamp: ninja would take what it compiled of the patched file for newer.
+            shutil.copy(saved, original)
 
 
 def _link_overlay() -> None:
@@ -162,11 +169,11 @@ def _link_overlay() -> None:
             if file.is_file() and not file.name.startswith("."):
                 wanted[SOURCE / file.relative_to(OVERLAY)] = file
     listing = _state("overlay")
-    known = listing.read_text().split("\0") if listing.exists() else []
-    for name in known:
-        if name and Path(name) not in wanted and os.path.islink(name):
-            os.unlink(name)
-    listing.write_text("\0".join(map(str, wanted)))
+    known = [SOURCE / name for name in listing.read_text().split("\0") if name] if listing.exists() else []
+    for link in known:
+        if link.is_relative_to(SOURCE) and link not in wanted and link.is_symlink():
+            link.unlink()
+    listing.write_text("\0".join(os.fspath(link.relative_to(SOURCE)) for link in wanted))
     for link, file in wanted.items():
         if link.is_symlink() and link.resolve() == file:
             continue
