@@ -15,11 +15,14 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar
 
 from . import apt, download, room, unpack
 from .paths import CACHE, REPO
 from .ui import RigError, say, step
+
+F = TypeVar("F")
+T = TypeVar("T")
 
 FIRMWARE_FILES = ("bios-256k.bin", "vgabios.bin", "vgabios-stdvga.bin", "linuxboot_dma.bin", "kvmvapic.bin")
 """What the rig's machines load; `firmware_dir()` has at least these."""
@@ -100,12 +103,18 @@ def deb(pin: Mapping[str, str], base: Path) -> Path:
         found = download.cached(file)
         if found:
             return found
-        package = _look_up(lambda: archive().binary(pin["package"], pin["version"]))
-        if package is None:
-            raise _gone(pin, base)
-        _same_hash(package.file, file.sha256, package.sha256)
-        file = download.Pinned(file.name, file.sha256, package.size)
-        return download.obtain(file.name, [(file, archive().address(package.uri))], archive().transfer)[0]
+
+        def find() -> apt.Package:
+            package = _look_up(lambda: archive().binary(pin["package"], pin["version"]))
+            if package is None:
+                raise _gone(pin, base)
+            _same_hash(package.file, file.sha256, package.sha256)
+            return package
+
+        def obtain(package: apt.Package) -> Path:
+            sized = download.Pinned(file.name, file.sha256, package.size)
+            return download.obtain(file.name, [(sized, archive().address(package.uri))], archive().transfer)[0]
+        return _current(find, obtain)
 
 
 def source_package(pin: Mapping[str, str], base: Path) -> dict[str, Path]:
@@ -118,14 +127,20 @@ def source_package(pin: Mapping[str, str], base: Path) -> dict[str, Path]:
         if all(have.values()):
             return {name: where for name, where in have.items() if where}
     with download.locked():
-        uris = {p.name: p for p in _look_up(lambda: archive().source(pin["package"], pin["version"])) or []}
-        if dsc.name not in uris:
-            raise _gone(pin, base)
-        _same_hash(dsc.name, dsc.sha256, uris[dsc.name].sha256)
-        path = download.obtain(dsc.name, [(dsc, uris[dsc.name].uri)], archive().transfer)[0]
-        files = [file for file in dsc_files(path.read_text(encoding="utf-8")) if file.name in uris]
-        paths = download.obtain(f"{pin['package']} source", [(file, uris[file.name].uri) for file in files], archive().transfer)
-        return {where.name: where for where in paths}
+
+        def find() -> dict[str, apt.Package]:
+            uris = {p.name: p for p in _look_up(lambda: archive().source(pin["package"], pin["version"])) or []}
+            if dsc.name not in uris:
+                raise _gone(pin, base)
+            _same_hash(dsc.name, dsc.sha256, uris[dsc.name].sha256)
+            return uris
+
+        def obtain(uris: dict[str, apt.Package]) -> dict[str, Path]:
+            path = download.obtain(dsc.name, [(dsc, uris[dsc.name].uri)], archive().transfer)[0]
+            files = [file for file in dsc_files(path.read_text(encoding="utf-8")) if file.name in uris]
+            paths = download.obtain(f"{pin['package']} source", [(file, uris[file.name].uri) for file in files], archive().transfer)
+            return {where.name: where for where in paths}
+        return _current(find, obtain)
 
 
 def dsc_files(text: str) -> list[download.Pinned]:
@@ -276,6 +291,24 @@ def _look_up(query: Callable[[], Any]) -> Any:
         archive().update(force=True)
         found = query()
     return found
+
+
+def _current(find: Callable[[], F], obtain: Callable[[F], T]) -> T:
+    """What `obtain` makes of what `find` finds in the package lists. If it does not arrive, both once more after an update:
+    the lists may name what has left the archive since."""
+    found = find()
+    try:
+        return obtain(found)
+    except (download.Corrupt, room.Full):
+        raise
+    except RigError as failed:
+        if archive().updated:
+            raise
+        try:
+            archive().update(force=True)
+        except RigError:
+            raise failed    # without a network the lists are not what is wrong
+        return obtain(find())
 
 
 def _same_hash(name: str, pinned: str, offered: str) -> None:

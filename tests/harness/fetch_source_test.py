@@ -55,6 +55,28 @@ class Pins(unittest.TestCase):
         for words in ("7.3.4-1~bpo13+1 has left", "7.3.6-1~bpo13+1", "linux/BASE", 'sha256 = "' + "cd" * 32, "version and tag to 7.3.6"):
             self.assertIn(words, str(caught.exception))
 
+    def test_lists_that_are_older_than_the_archive(self) -> None:
+        """The old lists still have the version, the archive has not: only an update tells what there is now."""
+        pin = fetch.KERNEL.pin["debian"]
+        for network in (True, False):
+            archive = mock.Mock(updated=False)
+
+            def update(force: bool = False) -> None:
+                if force and not network:
+                    raise RigError("no network")
+                archive.updated = archive.updated or force
+
+            archive.update.side_effect = update
+            archive.binary.side_effect = lambda name, version: (
+                mock.Mock(sha256="cd" * 32, size=5) if version.startswith("7.3.6") else
+                None if archive.updated else mock.Mock(sha256=pin["sha256"], size=5))
+            archive.versions.return_value = [("7.3.6-1~bpo13+1", "trixie-backports")]
+            with self.subTest(network=network), mock.patch.object(fetch, "archive", lambda: archive), \
+                 mock.patch.object(download, "cached", return_value=None), mock.patch.object(download, "locked"), \
+                 mock.patch.object(download, "obtain", side_effect=RigError("404 Not Found")), \
+                 self.assertRaisesRegex(RigError, "has left the archive.*7.3.6" if network else "404 Not Found"):
+                fetch.deb(pin, fetch.KERNEL.base)
+
     def test_archive_offers_another_hash(self) -> None:
         archive = mock.Mock()
         archive.binary.return_value = mock.Mock(sha256="cd" * 32)
