@@ -258,7 +258,7 @@ def _up_to_date(dest: Path, inputs: object, make: Callable[[Path], None], shared
 
 @contextmanager
 def build_lock(dest: Path) -> Iterator[None]:
-    """One process at a time builds `dest` (two rigs may run at once)."""
+    """One thread of one process at a time builds `dest` (two rigs may run at once)."""
     dest.parent.mkdir(parents=True, exist_ok=True)
     with open(dest.with_name(f".{dest.name}.lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

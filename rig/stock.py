@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import fetch, guest, paths, products, unpack
+from . import fetch, guest, paths, products, room, unpack
 from .ui import RigError, step
 
 
@@ -48,15 +48,18 @@ def _root(variant: str) -> Path:
     key = products.digest(*(pin["sha256"] for pin in pins))
     if root.is_dir() and products.stamp_matches(stamp, key):
         return root
-    debs = [fetch.deb(pin, fetch.KERNEL.base) for pin in pins]
-    work = root.with_name(f".{variant}.part")
-    with step(f"unpack kernel {variant}"):
-        for old in (root, work):
-            shutil.rmtree(old, ignore_errors=True)
-        stamp.unlink(missing_ok=True)
-        work.mkdir(parents=True)
-        for package in debs:
-            unpack.deb(package, work, exclude=("./usr/share/*",))
-        work.rename(root)
-        stamp.write_text(key, encoding="ascii")
+    with room.errors(root), guest.build_lock(root):     # tests may ask for it at the same time
+        if root.is_dir() and products.stamp_matches(stamp, key):
+            return root
+        debs = [fetch.deb(pin, fetch.KERNEL.base) for pin in pins]
+        work = root.with_name(f".{variant}.part")
+        with step(f"unpack kernel {variant}"):
+            for old in (root, work):
+                shutil.rmtree(old, ignore_errors=True)
+            stamp.unlink(missing_ok=True)
+            work.mkdir(parents=True)
+            for package in debs:
+                unpack.deb(package, work, exclude=("./usr/share/*",))
+            work.rename(root)
+            stamp.write_text(key, encoding="ascii")
     return root
