@@ -138,7 +138,8 @@ def _install(tools: Sequence[Tool], how: Sequence[str]) -> None:
     prefix = [*how, "env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=a"]
     with step(f"install {len(command) - 4} packages") as current:
         current.note = " ".join(command[4:])
-        for argv in (["apt-get", "update", "-q"], command):
+        # Right after its start a machine may be updating itself.
+        for argv in (["apt-get", "update", "-q"], ["apt-get", "-o", "DPkg::Lock::Timeout=300", *command[1:]]):
             proc.run([*prefix, *argv], log=LOGS / "tools.log", what=shlex.join(argv),
                      hint=f"to do it by hand: {shlex.join(command)}", on_line=current.update)
 

@@ -132,6 +132,7 @@ class Tools(unittest.TestCase):
              self.assertRaisesRegex(RigError, "still missing"):
             tools.ensure()
         self.assertEqual([call.args[0][-1] for call in run.call_args_list], ["-q", "no-such-package"])
+        self.assertIn("DPkg::Lock::Timeout=300", run.call_args.args[0])
 
     def test_what_is_only_useful_is_installed_or_done_without(self) -> None:
         useful = tools.Tool("no-such-command-anywhere", "no-such-package", "rebuilds", without="rebuilds take longer")
