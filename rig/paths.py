@@ -10,5 +10,5 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("RIG_BUILD") or REPO / "build").absolute()
 LOGS = BUILD / "logs"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmm-p2p"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "hmm-p2p"
 DOWNLOADS = CACHE / "downloads"
