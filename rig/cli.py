@@ -128,7 +128,7 @@ def _guest_options(parser: argparse.ArgumentParser) -> None:
 
 def _tools(options: argparse.Namespace) -> None:
     from . import tools
-    tools.ensure(checks=options.verb == "tools")
+    tools.ensure(checks=options.verb == "tools", builds=options.verb == "tools")
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -249,7 +249,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from . import lock, suite, tools, tree
-    tools.ensure(checks=True)
+    tools.ensure(checks=True, builds=False)
     with lock.build_directory():
         tree.make_base()
     return suite.run_tests("checks")

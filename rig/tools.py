@@ -21,6 +21,8 @@ _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
 
 CHECKS = "make check"
+MACHINE = "x86_64"
+"""What kernel, QEMU's KVM and the guest's packages are for; nothing here compiles for another machine."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,15 @@ def privilege() -> list[str] | None:
     return None
 
 
-def ensure(checks: bool = False) -> None:
+def ensure(checks: bool = False, builds: bool = True) -> None:
     """Make sure that everything needed is there. What is only useful is installed too if that needs no question, and so
-    is what only checks use, with `checks`.
+    is what only checks use, with `checks`. `builds`: for more than the series and its patches, which any machine can edit.
 
     Raises RigError with the command to type when something needed is missing and cannot be installed from here.
     """
+    if builds and os.uname().machine != MACHINE:
+        raise RigError(f"kernel, QEMU and guest are built on {MACHINE} only, and this machine is {os.uname().machine}",
+                       "rig tree and rig patches work here")
     wanted = [tool for tool in missing() if checks or tool.needed_for != CHECKS]
     if not wanted:
         return

@@ -134,6 +134,13 @@ class Tools(unittest.TestCase):
         self.assertEqual([call.args[0][-1] for call in run.call_args_list], ["-q", "no-such-package"])
         self.assertIn("DPkg::Lock::Timeout=300", run.call_args.args[0])
 
+    def test_another_machine_can_only_edit_the_series(self) -> None:
+        arm = os.uname_result(("Linux", "host", "6.1", "#1", "aarch64"))
+        with mock.patch.object(os, "uname", return_value=arm), mock.patch.object(tools, "missing", return_value=[]):
+            tools.ensure(builds=False)
+            with self.assertRaisesRegex(RigError, "x86_64 only, and this machine is aarch64"):
+                tools.ensure()
+
     def test_what_is_only_useful_is_installed_or_done_without(self) -> None:
         useful = tools.Tool("no-such-command-anywhere", "no-such-package", "rebuilds", without="rebuilds take longer")
         for how, outcome, calls in (([], None, 2), ([], RigError("no network"), 1), (None, None, 0)):
