@@ -29,6 +29,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         print("\nrig: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python puts the rest when it ends
+        return 128 + signal.SIGPIPE
     except OSError as error:
         said = room.explained(error, paths.BUILD)
         if not said and not error.filename and not error.strerror:

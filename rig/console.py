@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Optional
 
+from .ui import say
+
 # "[   12.345678] ", with CONFIG_PRINTK_CALLER also "[   12.345678][  T123] ".
 _STAMP = re.compile(r"\[\s*\d+\.\d{6}\](?:\[\s*[TC]\d+\])? ")
 
@@ -118,16 +120,14 @@ class Console:
 
     def feed(self, data: bytes) -> None:
         """Take what the guest wrote, whole lines or not."""
-        if self._file:
-            self._file.write(data)
+        self._write(data)
         *whole, self._partial = (self._partial + data).split(b"\n")
         for raw in whole:
             self._line(raw.decode(errors="replace").rstrip("\r"))
 
     def note(self, text: str) -> None:
         """Put a line of the rig's own into the file (it is never taken for the guest's)."""
-        if self._file:
-            self._file.write(f"\n### rig: {text}\n".encode())
+        self._write(f"\n### rig: {text}\n".encode())
 
     def ignore_reports(self) -> None:
         """From now on stack traces are our own doing (SysRq): keep them in the file, report nothing."""
@@ -144,6 +144,16 @@ class Console:
             self._line(self._partial.decode(errors="replace"))
             self._partial = b""
         if self._file:
+            self._file.close()
+            self._file = None
+
+    def _write(self, data: bytes) -> None:
+        if not self._file:
+            return
+        try:
+            self._file.write(data)
+        except OSError as err:  # a full disk: what the guest says is judged all the same
+            say(f"  {self.path}: {err.strerror}; what comes is not kept")
             self._file.close()
             self._file = None
 

@@ -2,9 +2,10 @@
 """`make demo`: RDMA on GPU memory with the distribution's perftest, with and without the series' P2P, and what the devices
 say about it."""
 from . import gpu, images, p2pmap, perftest, rdma, runs, topology
+from .agent import AgentError
 from .perftest import Run
 from .ui import say, step
-from .vm import Options, Vm, VmFailure
+from .vm import CommandFailed, Options, Vm, VmFailure
 
 TOPOLOGY = "switch:gpu+two-hcas"
 KERNEL = "release"
@@ -28,6 +29,12 @@ def run(kernel: str = KERNEL) -> int:
         say(f"rig: {failure.kind}: {failure}")
         for line in failure.evidence[:20]:
             say("  | " + line)
+        return 1
+    except (AgentError, CommandFailed) as failed:
+        say(f"rig: {failed}\n  the console is in {guest.console.path}")
+        if isinstance(failed, CommandFailed):
+            for line in (failed.completed.stdout + failed.completed.stderr).splitlines()[-20:]:
+                say("  | " + line)
         return 1
     for line in wrong:
         _show(f"FAILED: {line}")

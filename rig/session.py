@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 from . import images, topology
+from .agent import AgentError
 from .runs import new_run_directory
 from .ui import say
 from .vm import GuestOff, Options, Vm, VmFailure
@@ -20,6 +21,9 @@ EXIT_STATUS = {
     "boot timeout": 208, "failure": 209,
 }
 """What `rig run` exits with when the guest failed; no shell uses these (a signal is 128 plus at most 64)."""
+
+NOT_RUN = 127
+"""What it exits with when there is no such command in the guest, as a shell does."""
 
 _SHOWN_LINES = 40
 _ESCAPE = 0x01  # Ctrl-A, as in QEMU's own terminal
@@ -36,16 +40,20 @@ def run_command(name: str, command: Sequence[str], *, kernel: str = "release", t
         stream.write(data)
         stream.flush()
 
-    with _guest(name, kernel, options) as guest:
-        try:
+    try:
+        with _guest(name, kernel, options) as guest:
             guest.boot()
-            done = guest.run(command[0] if len(command) == 1 else list(command), timeout=timeout, check=False,
-                             on_output=on_output)
+            try:
+                status = guest.run(command[0] if len(command) == 1 else list(command), timeout=timeout, check=False,
+                                   on_output=on_output).status
+            except AgentError as error:
+                say(f"rig: {error}")
+                status = NOT_RUN
             guest.mark("end of the command")
             guest.check()
-        except VmFailure as failure:
-            return _explain(failure)
-    return done.status if done.status >= 0 else 128 - done.status
+    except VmFailure as failure:
+        return _explain(failure)
+    return status if status >= 0 else 128 - status
 
 
 def shell(name: str, *, kernel: str = "release", **options: Any) -> int:
@@ -55,24 +63,27 @@ def shell(name: str, *, kernel: str = "release", **options: Any) -> int:
     """
     options.setdefault("share", Path.cwd())
     options["cmdline"] = f"{options.get('cmdline', '')} rig.shell=1".strip()
-    with _guest(name, kernel, options) as guest:
-        say(f"  topology {name}, kernel {kernel}, {options['share']} is /host; Ctrl-A x quits")
-        guest.attach_console(_to_terminal)
-        with _raw_terminal():
-            try:
-                guest.boot()
-                _match_size(guest)
-                _forward_keys(guest)
-            except GuestOff:
-                pass  # the shell ended, and init powered the guest off
-            except VmFailure as failure:
-                guest.attach_console(None)
-                return _explain(failure, "\r\n")
-            finally:
-                guest.attach_console(None)
-        if splats := guest.new_splats():
-            say("\n  the kernel reported: " + "; ".join(map(str, splats)) + f"\n  the console is in {guest.console.path}")
-            return EXIT_STATUS["splat"]
+    try:
+        with _guest(name, kernel, options) as guest:
+            say(f"  topology {name}, kernel {kernel}, {options['share']} is /host; Ctrl-A x quits")
+            guest.attach_console(_to_terminal)
+            with _raw_terminal():
+                try:
+                    guest.boot()
+                    _match_size(guest)
+                    _forward_keys(guest)
+                except GuestOff:
+                    pass  # the shell ended, and init powered the guest off
+                except VmFailure as failure:
+                    guest.attach_console(None)
+                    return _explain(failure, "\r\n")
+                finally:
+                    guest.attach_console(None)
+            if splats := guest.new_splats():
+                say("\n  the kernel reported: " + "; ".join(map(str, splats)) + f"\n  the console is in {guest.console.path}")
+                return EXIT_STATUS["splat"]
+    except VmFailure as failure:     # when it was ended
+        return _explain(failure)
     return 0
 
 
@@ -84,6 +95,8 @@ def _guest(name: str, kernel: str, options: dict[str, Any]) -> Iterator[Vm]:
 
 
 def _explain(failure: VmFailure, newline: str = "\n") -> int:
+    if isinstance(failure.__cause__, BrokenPipeError):
+        raise failure.__cause__  # whoever reads our output has seen enough
     lines = [f"rig: {failure.kind}: {failure}", *("  | " + line for line in failure.evidence[:_SHOWN_LINES])]
     sys.stdout.flush()
     sys.stderr.write(newline.join(lines) + newline)
@@ -122,7 +135,7 @@ def _forward_keys(guest: Vm) -> None:
     source: Optional[int] = sys.stdin.fileno()
     while True:
         if guest.failure:
-            raise guest.failure
+            guest.check()
         # The guest's end has no descriptor to wait for here: look for it a few times a second.
         ready, _, _ = select.select([source] if source is not None else [], [], [], 0.2)
         if not ready or source is None:

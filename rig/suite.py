@@ -212,9 +212,8 @@ class Suite:
                     except RigError as err:
                         # What does not boot now will not boot for the next case either.
                         failure = dead_on_arrival = err
-                self._run_case(one, guest, failure)
-                if guest and (guest.failure or guest.new_splats()):
-                    self._retire(guest)
+                self._run_case(one, guest, failure, last=one is group[-1])
+                if guest and guest.closed:
                     cpu += guest.cpu_seconds
                     guest = None
         finally:
@@ -249,12 +248,14 @@ class Suite:
             self._show(f"boot {one.topology}", False)
         return guest
 
-    def _retire(self, guest: Vm) -> None:
-        guest.close()
+    def _retire(self, guest: Vm) -> Optional[VmFailure]:
+        """End a guest; returns what it came to that nobody was told of yet."""
+        failure = guest.end()
         with self._lock:
             self._active.discard(guest)
+        return failure
 
-    def _run_case(self, one: Case, guest: Optional[Vm], failure: Optional[RigError]) -> None:
+    def _run_case(self, one: Case, guest: Optional[Vm], failure: Optional[RigError], last: bool) -> None:
         directory = self.directory / one.name.replace("/", "-")
         directory.mkdir(parents=True, exist_ok=True)
         begin = time.monotonic()
@@ -263,7 +264,7 @@ class Suite:
             self._active.add(test)
         self._show(one.name, True)
         try:
-            result = self._judge(one, test, guest, failure)
+            result = self._judge(one, test, guest, failure, last)
         finally:
             test.close()
             with self._lock:
@@ -279,8 +280,9 @@ class Suite:
         except OSError:
             pass
 
-    def _judge(self, one: Case, test: Test, guest: Optional[Vm], failure: Optional[RigError]) -> ktap.Result:
-        """Run the case; every way it can end becomes a result."""
+    def _judge(self, one: Case, test: Test, guest: Optional[Vm], failure: Optional[RigError], last: bool) -> ktap.Result:
+        """Run the case; every way it can end becomes a result. After the `last` case, or when it is of no more use, the guest is
+        ended, and how it ends counts."""
         status, reason, lines = ktap.PASS, "", []
         try:
             if failure:
@@ -316,12 +318,16 @@ class Suite:
                 guest.mark(f"failure of {one.name}")
             except VmFailure as failed:
                 reason += f"; then {failed.kind}: {failed.what}"
+        if guest and (last or guest.failure or guest.new_splats()) and (end := self._retire(guest)):
+            reason = f"{end.kind}: {end.what}" + (f" (and: {reason})" if status == ktap.FAIL else "")
+            lines, status = [*end.evidence[:_SHOWN_LINES], end.hint, *lines], ktap.FAIL
         if guest and (splats := guest.new_splats()) and not isinstance(guest.failure, (KernelSplat,)):
             if not reason.startswith("panic"):
                 splat = KernelSplat("; ".join(map(str, splats)), guest.console.path, splats)
                 reason = f"{splat.kind}: {splat.what}" + (f" (and: {reason})" if status == ktap.FAIL else "")
                 lines = [*splat.evidence[:_SHOWN_LINES], splat.hint, *lines]
             status = ktap.FAIL
+        test.close()
         results, lines = test.results, [*test.notes[-_SHOWN_LINES:], *lines]
         broken = sum(r.status == ktap.FAIL for r in results)
         if status == ktap.PASS and broken:

@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterable, Mapping, NoReturn, Optional, Sequenc
 
 from . import ktap, proc, topology
 from .ui import RigError
-from .vm import Artefacts, Completed, Options, Vm, timeout_factor
+from .vm import Artefacts, Completed, KernelSplat, Options, Vm, timeout_factor
 
 DEFAULT_KERNEL = "debug"
 
@@ -245,9 +245,16 @@ class Test:
             proc.reap(child, grace=0.5)
 
     def close(self) -> None:
-        """End what the case left running on the host."""
-        for guest in list(self._guests):
-            guest.close()
+        """End what the case left running on the host. What its own guests complain of, and the case did not, is a failure."""
+        while self._guests:
+            with self._lock:
+                guest = self._guests.pop()
+            failure = guest.end()
+            name = f"guest {guest.directory.name}"
+            if failure:
+                self.result(name, False, f"{failure.kind}: {failure.what}", failure.evidence)
+            for splat in guest.new_splats():
+                self.result(name, False, f"{KernelSplat.kind}: {splat}", splat.lines)
 
     def _take(self, parser: ktap.Parser, lines: "_Lines", done: Optional[Completed], statuses: Sequence[int]) -> None:
         lines.finish()

@@ -18,11 +18,12 @@ import socket
 import subprocess
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping, NoReturn, Optional, Sequence
 
-from . import accel, proc
+from . import accel, proc, room
 from .agent import PORT_NAME, Agent, Operation
 from .console import FATAL_KINDS, Console, Splat
 from .qmp import Qmp, QmpError, Request
@@ -45,6 +46,9 @@ MARK_SECONDS = 60
 AFTER_SPLAT_SECONDS = 20
 # Between a first sign of an end (the agent's port closed, a panic on the console) and QEMU's exit, which says which it was.
 SETTLE_SECONDS = 5
+
+# What QEMU dies by when it crashes, and nobody sends it to end it.
+_CRASHES = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV})
 
 _TRACED = re.compile(r"\d+@(\d+\.\d+):(\w+) (.*)")
 
@@ -129,6 +133,11 @@ class Interrupted(VmFailure):
     kind = "interrupted"
 
 
+class ShutDown(VmFailure):
+    """Somebody called close() or shutdown(), and all was well."""
+    kind = "shut down"
+
+
 @dataclass(frozen=True)
 class Artefacts:
     """What a guest is booted from. `disks` are read-only images; the guest sees their names as the disks' serial numbers.
@@ -169,7 +178,7 @@ class Completed:
 
 
 class Vm:
-    """One guest. A context manager: leaving it ends QEMU, whatever happened.
+    """One guest. A context manager: leaving it ends QEMU, whatever happened, and raises what end() returns.
 
     Any thread may call the methods; one thread inside waits for what QEMU sends.
     """
@@ -185,6 +194,7 @@ class Vm:
         self.deadline: Optional[float] = None
         """When (time.monotonic) what runs in the guest must have ended; None: each command has its own timeout only."""
         self._artefacts = artefacts
+        self._told = False  # whether somebody was told of the failure
         self._changed = threading.Condition()
         self._ending = False
         self._agent_open = False
@@ -214,8 +224,10 @@ class Vm:
     def __enter__(self) -> "Vm":
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *exc: object) -> None:
+        failure = self.end()
+        if failure and kind is None:
+            raise failure
 
     def boot(self, timeout: float = BOOT_SECONDS) -> "Vm":
         """Start QEMU and wait until the agent answers. Raises BootTimeout or what else went wrong."""
@@ -261,14 +273,26 @@ class Vm:
                 os.close(self._woken)
                 self._wake = self._woken = -1
             self.console.close()
-            self.failure = self.failure or VmFailure("this guest was shut down", self.console.path)
+            self.failure = self.failure or ShutDown("this guest was shut down", self.console.path)
             self._changed.notify_all()
+
+    def end(self) -> Optional[VmFailure]:
+        """close(), and return what befell the guest that no call has raised: that QEMU crashed when it ended, for instance."""
+        self.close()
+        with self._changed:
+            told, self._told = self._told, True
+            return None if told or isinstance(self.failure, ShutDown) else self.failure
 
     def abort(self) -> None:
         """Make every call that waits for this guest raise Interrupted. Safe in any thread and at any time."""
         with self._changed:
             self.failure = self.failure or Interrupted("interrupted", self.console.path)
             self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._wake < 0
 
     @property
     def pid(self) -> int:
@@ -507,12 +531,14 @@ class Vm:
         theirs = [*self._qmp_channel.open_socket(), *self._agent_channel.open_socket(), *self._console_channel.open_pipes()]
         try:
             argv = self._command_line(*theirs)
-            (self.directory / "qemu.cmdline").write_text("\n".join(argv) + "\n")
-            with open(self.directory / "qemu.stderr", "wb") as stderr:
-                self._child = proc.spawn(argv, stdin=proc.DEVNULL, stdout=stderr, stderr=stderr,
-                                         pass_fds=theirs)
-        except OSError as err:
-            raise RigError(f"cannot run {argv[0]}: {err.strerror}", "build it: rig/rig build qemu") from err
+            with room.errors(self.directory):
+                (self.directory / "qemu.cmdline").write_text("\n".join(argv) + "\n")
+                stderr = open(self.directory / "qemu.stderr", "wb")
+            with stderr:
+                try:
+                    self._child = proc.spawn(argv, stdin=proc.DEVNULL, stdout=stderr, stderr=stderr, pass_fds=theirs)
+                except OSError as err:
+                    raise RigError(f"cannot run {argv[0]}: {err.strerror}", "build it: rig/rig build qemu") from err
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -560,6 +586,7 @@ class Vm:
 
     def _check(self) -> None:
         if self.failure:
+            self._told = True
             raise self.failure
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -590,6 +617,7 @@ class Vm:
             failure.evidence += self._evidence() or self.console.tail()
         with self._changed:
             self._fail(failure)
+            self._told = True
         if self._child:
             proc.reap(self._child, grace=1)
         raise failure
@@ -614,7 +642,7 @@ class Vm:
                 if key != "t":
                     shown += [f"SysRq-{key} ({meaning}):", *self.console.lines[at:at + 60]]
             return shown
-        except (VmFailure, QmpError) as err:
+        except (VmFailure, QmpError, OSError) as err:
             return [f"no more evidence: {err}"]
 
     def _until_quiet(self, quiet: float, limit: float) -> None:
@@ -628,8 +656,19 @@ class Vm:
     # The pump: the only reader of the sockets ------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        child = self._child
-        assert child is not None
+        assert self._child is not None
+        try:
+            self._serve(self._child)
+        except Exception as err:  # of those that get output of the guest, for instance; whoever waits for the guest has to know
+            said = room.explained(err, self.directory) if isinstance(err, OSError) else None
+            failure = VmFailure(f"nobody serves the guest any more: {said.what if said else f'{type(err).__name__}: {err}'}",
+                                self.console.path, traceback.format_exc().splitlines())
+            failure.__cause__ = err
+            with self._changed:
+                self._fail(failure)
+
+    def _serve(self, child: subprocess.Popen) -> None:
+        """Move data between QEMU and those who wait for it, until QEMU has ended."""
         pidfd = os.pidfd_open(child.pid)
         try:
             exited = False
@@ -665,7 +704,7 @@ class Vm:
             child.wait()
             with self._changed:
                 self._exited = True
-                if not self._ending or self._unexpected_end():
+                if not self._ending or self._unexpected_end(child.returncode):
                     self._fail(self._why_exited(child.returncode))
                 self._changed.notify_all()
         finally:
@@ -687,18 +726,19 @@ class Vm:
             except BlockingIOError:
                 pass  # it has plenty of reasons to look already
 
-    def _unexpected_end(self) -> bool:
-        """Whether QEMU ended by a panic or a reset although we were ending it."""
-        return self._shutdown_reason == "guest-reset"
+    def _unexpected_end(self, status: int) -> bool:
+        """Whether QEMU ended by a panic or a reset, or crashed, although we were ending it."""
+        return self._shutdown_reason == "guest-reset" or -status in _CRASHES
 
     def _why_exited(self, status: int) -> VmFailure:
         panic = self._panic()
         if panic:
             return GuestPanic(f"the guest's kernel panicked: {panic.title}", self.console.path, panic.lines)
-        if self._shutdown_reason == "guest-reset":
+        crashed = -status in _CRASHES
+        if self._shutdown_reason == "guest-reset" and not crashed:
             return GuestReset("the guest reset itself without a panic (a triple fault, or a reboot)", self.console.path,
                               self.console.tail())
-        if self._shutdown_reason == "guest-shutdown":
+        if self._shutdown_reason == "guest-shutdown" and not crashed:
             return GuestOff("the guest powered off by itself", self.console.path, self.console.tail())
         how = f"was killed by signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"exited with status {status}"
         said = [line for line in (self.directory / "qemu.stderr").read_text(errors="replace").splitlines()

@@ -27,6 +27,7 @@ EXPECTED = {
     "subtests_all_pass_but_status": (ktap.FAIL, r"1 of 2 subtests failed"),
     "oopses": (ktap.FAIL, r"splat: oops: kernel BUG at .*"),
     "passes_after_oops": (ktap.PASS, r""),
+    "qemu_crashes_at_its_end": (ktap.FAIL, r"QEMU exit: QEMU was killed by signal 6 .*"),
     "hangs": (ktap.FAIL, r"hang: 'sh' did not end within \d+ s"),
     "panics": (ktap.FAIL, r"panic: the guest's kernel panicked: Kernel panic - not syncing: sysrq triggered crash"),
     "loses_agent": (ktap.FAIL, r"lost connection: .*its agent closed the port.*"),

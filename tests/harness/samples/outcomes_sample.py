@@ -4,6 +4,7 @@
 What breaks its guest, and needs nothing of our kernel, does so on the distribution's, which boots in a third of the time.
 """
 import os
+import resource
 import signal
 
 from rig.testlib import Test, case
@@ -67,6 +68,20 @@ def oopses(t: Test) -> None:
 @case(topology="plain", memory="1G")
 def passes_after_oops(t: Test) -> None:
     t.equal(t.vm.run("cat /proc/sys/kernel/tainted").stdout, "0\n", "taint of a fresh guest")
+
+
+@case(topology="plain", memory="1G")
+def qemu_crashes_at_its_end(t: Test) -> None:
+    """The last one in its guest, all of which passes."""
+    pid, close = t.vm.pid, t.vm.close
+    resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+
+    def crash() -> None:
+        delattr(t.vm, "close")
+        os.kill(pid, signal.SIGABRT)
+        close()
+
+    setattr(t.vm, "close", crash)
 
 
 @case(topology="plain", kernel="stock", memory="1G", timeout=6)
