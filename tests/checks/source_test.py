@@ -56,7 +56,7 @@ class Python(unittest.TestCase):
     def test_types(self) -> None:
         done = subprocess.run([shutil.which("mypy") or "mypy", "--no-incremental", "--cache-dir=/dev/null",
                                "--check-untyped-defs", "--explicit-package-bases", "--namespace-packages",
-                               "--python-version=3.11", "rig"], cwd=paths.REPO, capture_output=True, text=True)
+                               "--python-version=3.11", "rig", "tests", "bench"], cwd=paths.REPO, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_syntax(self) -> None:

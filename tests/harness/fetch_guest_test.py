@@ -5,6 +5,7 @@ import stat
 import tempfile
 import unittest
 from pathlib import Path
+from typing import Optional
 from unittest import mock
 
 from rig import compiler, download, guest, packages, paths, tools
@@ -143,7 +144,8 @@ class Tools(unittest.TestCase):
 
     def test_what_is_only_useful_is_installed_or_done_without(self) -> None:
         useful = tools.Tool("no-such-command-anywhere", "no-such-package", "rebuilds", without="rebuilds take longer")
-        for how, outcome, calls in (([], None, 2), ([], RigError("no network"), 1), (None, None, 0)):
+        ways: list[tuple[Optional[list[str]], Optional[RigError], int]] = [([], None, 2), ([], RigError("no network"), 1), (None, None, 0)]
+        for how, outcome, calls in ways:
             with self.subTest(how=how, outcome=outcome), mock.patch.object(tools, "missing", return_value=[useful]), \
                  mock.patch.object(tools, "privilege", return_value=how), mock.patch.object(download, "locked"), \
                  mock.patch.object(tools, "say") as said, mock.patch.object(tools.proc, "run", side_effect=outcome) as run:

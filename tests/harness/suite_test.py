@@ -43,7 +43,7 @@ class Order(unittest.TestCase):
 
     def test_as_many_at_once_as_jobs(self) -> None:
         together = threading.Barrier(2)
-        self.run_suite([a_case(f"t{n}", 60, lambda t: together.wait(60) and None) for n in range(2)], 2)
+        self.run_suite([a_case(f"t{n}", 60, lambda t: self.assertIsNotNone(together.wait(60))) for n in range(2)], 2)
 
     def test_the_seconds_are_told(self) -> None:
         lines = self.run_suite([a_case("t", 60, lambda t: None)], 1)

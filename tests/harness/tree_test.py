@@ -32,10 +32,10 @@ class TreeCase(unittest.TestCase):
         git(self.tree, "add", "-A")
         git(self.tree, "commit", "-q", "-m", "base", env=AUTHOR)
         git(self.tree, "switch", "-q", "-c", "series")
-        for target, name, value in ((tree, "TREE", self.tree), (tree, "PATCHES", self.patches),
+        for target, name, place in ((tree, "TREE", self.tree), (tree, "PATCHES", self.patches),
                                     (tree, "COVER_LETTER", self.top / "linux" / "cover-letter.txt"),
                                     (paths, "BUILD", self.top / "build"), (paths, "REPO", self.top)):
-            patcher = mock.patch.object(target, name, value)
+            patcher = mock.patch.object(target, name, place)
             patcher.start()
             self.addCleanup(patcher.stop)
 

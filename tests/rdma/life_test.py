@@ -2,6 +2,7 @@
 """Drivers, devices and processes that go in the middle of traffic: no kernel report, no hang, and the next run works."""
 import signal
 import time
+from typing import Any
 
 from rig import rdma
 from rig.agent import Operation
@@ -82,7 +83,8 @@ def unplugged(t: Test) -> None:
     end_traffic(t, sides)
     driver, *properties = argument.split(",")
     pairs = (each.split("=") for each in properties)
-    t.vm.qmp("device_add", driver=driver, **{name: int(value) if value.isdigit() else value for name, value in pairs})
+    values: dict[str, Any] = {name: int(value) if value.isdigit() else value for name, value in pairs}
+    t.vm.qmp("device_add", driver=driver, **values)
     address = t.vm.pci_address(ROLE)
     t.vm.run(f"until ls -d /sys/bus/pci/devices/*/infiniband | grep -q {address} ; do sleep 0.5; done", timeout=300)
     works(t)
