@@ -125,7 +125,7 @@ def _kernel_option(parser: argparse.ArgumentParser, default: str = "release") ->
 
 def _guest_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topology", help="a topology's name (see 'rig topologies')")
-    _kernel_option(parser)
+    _kernel_option(parser, "release, or debug if only that is built")
     parser.add_argument("--no-build", action="store_true", help="use what was built before")
 
 
@@ -177,6 +177,13 @@ def _build(options: argparse.Namespace) -> None:
     build(options.what, options.kernel or "release")
 
 
+def _either_kernel(options: argparse.Namespace) -> str:
+    from . import images, tools
+    if not options.no_build:
+        tools.ensure()  # a kernel is known by its compiler, too
+    return images.choose_kernel(build=not options.no_build)
+
+
 def _run(options: argparse.Namespace) -> int:
     from . import session, topology
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -186,7 +193,7 @@ def _run(options: argparse.Namespace) -> int:
         raise RigError(f"{command[0]} stands after the topology, where the command begins",
                        "rig run [OPTION...] TOPOLOGY -- COMMAND [ARGUMENT...]")
     topology.get(options.topology)  # a wrong name is better said before the build
-    variant = options.kernel or "release"
+    variant = options.kernel or _either_kernel(options)
     if not options.no_build:
         build(variant=variant)
     return session.run_command(options.topology, command, kernel=variant, timeout=options.timeout)
@@ -195,7 +202,7 @@ def _run(options: argparse.Namespace) -> int:
 def _shell(options: argparse.Namespace) -> int:
     from . import session, topology
     topology.get(options.topology)
-    variant = options.kernel or "release"
+    variant = options.kernel or _either_kernel(options)
     if not options.no_build:
         build(variant=variant)
     return session.shell(options.topology, kernel=variant)

@@ -3,11 +3,22 @@
 from functools import cache
 
 from . import guest, kernel, qemu, stock
-from .ui import RigError
+from .ui import RigError, say
 from .vm import Artefacts
 
 KERNELS = (*kernel.VARIANTS, *stock.VARIANTS)
 """Every kernel variant that a guest can be booted with: those that the rig compiles, and those of distributions."""
+
+
+def choose_kernel(build: bool) -> str:
+    """The kernel for a guest that may have either: release, or debug if only that is at hand, so that nobody waits for a kernel
+    that he did not ask for. `build`: it will be brought up to date, and otherwise booted as it is."""
+    candidates = ("release", "debug")
+    chosen = next((v for v in candidates if build and kernel.at_hand(v)), "") or \
+        next((v for v in candidates if kernel.image(v).exists()), candidates[0])
+    if chosen != candidates[0]:
+        say(f"  kernel {chosen}, as {candidates[0]} is not at hand (--kernel {candidates[0]} builds it)")
+    return chosen
 
 
 def build_kernel(variant: str) -> None:

@@ -6,7 +6,7 @@ import unittest
 from typing import Any
 from unittest import mock
 
-from rig import cli, session, suite
+from rig import cli, images, kernel, session, suite, tools
 
 
 class Words(unittest.TestCase):
@@ -35,6 +35,24 @@ class Words(unittest.TestCase):
     def test_options_come_before_the_topology(self) -> None:
         self.assertEqual(cli.main("run --kernel debug --timeout 5 plain -- ls -l --kernel x".split()), 7)
         self.run_command.assert_called_once_with("plain", ["ls", "-l", "--kernel", "x"], kernel="debug", timeout=5)
+
+    def test_the_kernel_that_is_at_hand(self) -> None:
+        self.patch(tools, "ensure")
+        at_hand, image = self.patch(kernel, "at_hand"), self.patch(kernel, "image")
+        self.patch(images, "say")
+        for current, built, options, expected in (
+                ("release debug", "release debug", "", "release"), ("debug", "debug", "", "debug"), ("", "", "", "release"),
+                ("debug", "release debug", "", "debug"),                # the release kernel is an old one
+                ("", "debug", "", "debug"),                             # edits that are not committed
+                ("release", "debug", "--no-build", "debug"),            # the release kernel is in the cache only
+                ("debug", "debug", "--kernel release", "release")):
+            with self.subTest(current=current, built=built, options=options):
+                at_hand.side_effect = lambda variant: variant in current.split()
+                image.side_effect = lambda variant: mock.Mock(exists=lambda: variant in built.split())
+                cli.main(f"run {options} plain -- true".split())
+                self.assertEqual(self.run_command.call_args.kwargs["kernel"], expected)
+                if "--no-build" not in options:
+                    self.assertEqual(self.build.call_args.kwargs, {"variant": expected})
 
     def test_options_behind_the_topology_are_no_command(self) -> None:
         for line in ("run plain --kernel debug -- true", "run plain --timeout 5 -- true", "run plain --no-build"):
