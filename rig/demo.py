@@ -4,6 +4,7 @@ say about it."""
 from . import gpu, images, p2pmap, perftest, rdma, runs, topology
 from .agent import AgentError
 from .perftest import Run
+from .qmp import QmpError
 from .ui import say, step
 from .vm import CommandFailed, Options, Vm, VmFailure
 
@@ -30,7 +31,7 @@ def run(kernel: str = KERNEL) -> int:
         for line in failure.evidence[:20]:
             say("  | " + line)
         return 1
-    except (AgentError, CommandFailed) as failed:
+    except (AgentError, CommandFailed, QmpError) as failed:
         say(f"rig: {failed}\n  the console is in {guest.console.path}")
         if isinstance(failed, CommandFailed):
             for line in (failed.completed.stdout + failed.completed.stderr).splitlines()[-20:]:

@@ -14,6 +14,7 @@ from unittest import mock
 
 from rig import demo, images, paths, session, suite, topology
 from rig.agent import AgentError
+from rig.qmp import QmpError
 from rig.report import SkipList
 from rig.testlib import Case, Test
 from rig.ui import RigError
@@ -169,7 +170,8 @@ class Judged(Scratch):
 
 class Demo(Scratch):
     def test_a_command_that_fails_is_told(self) -> None:
-        for error in (AgentError(2, "cannot run modprobe: No such file"), CommandFailed(Completed("modprobe mlx5_ib", 1, "", "no module", 0))):
+        for error in (AgentError(2, "cannot run modprobe: No such file"), QmpError("modprobe", {"desc": "not found"}),
+                      CommandFailed(Completed("modprobe mlx5_ib", 1, "", "no module", 0))):
             with self.subTest(error=error), mock.patch.object(images, "artefacts", artefacts), \
                     mock.patch.object(demo.runs, "new_run_directory", return_value=self.top), \
                     mock.patch.object(demo, "_demonstrate", side_effect=error), contextlib.redirect_stderr(io.StringIO()) as said:
