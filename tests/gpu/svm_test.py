@@ -223,14 +223,23 @@ def threads(t: Test, client: Dialogue) -> None:
         t.equal(client.number("race", buffer.address, HUGE, buffer.seed, 20, timeout=120), 0, "checks that failed")
 
 
-@svm_case(timeout=480)
-def discarded_while_touched(t: Test, client: Dialogue) -> None:
+def discard(t: Test, client: Dialogue, small: int, huge: int) -> None:
     """One thread discards what another one has just touched in VRAM: it is gone for good, and what is beside it is not."""
     before = gpu.dmem(t.vm)["pages in use"]
     # 480 pages in each round; 60 points in time for each of three parts of a huge page.
-    for rounds, kind in ((4, "small"), (192, "huge")):
+    for rounds, kind in ((small, "small"), (huge, "huge")):
         t.equal(client.number("discard-race", rounds, kind, timeout=200), 0, f"times that something else was found ({kind})")
     t.equal(gpu.dmem(t.vm)["pages in use"], before, "pages in use in the end")
+
+
+@svm_case()
+def discarded_while_touched(t: Test, client: Dialogue) -> None:
+    discard(t, client, 1, 24)
+
+
+@svm_case(full=True, timeout=480)
+def discarded_often(t: Test, client: Dialogue) -> None:
+    discard(t, client, 4, 192)
 
 
 @svm_case()

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import unittest
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from rig import guest, products
@@ -107,7 +108,7 @@ class Taking(Products):
     def test_a_cache_that_may_only_be_read_serves(self) -> None:
         real = os.utime
 
-        def utime(path: Path, *arguments: object, **options: object) -> None:
+        def utime(path: Path, *arguments: Any, **options: Any) -> None:
             if self.top / "cache" in Path(path).parents:
                 raise OSError(errno.EROFS, "read-only")
             real(path, *arguments, **options)
