@@ -196,10 +196,16 @@ static GArray *windows_new(GP100State *s)
     return g_array_new(false, true, sizeof(GP100Window));
 }
 
-/* The runs of large VRAM pages that BAR1's page tables describe now. */
+/*
+ * The runs of large VRAM pages that BAR1's page tables describe now.  NULL: who
+ * comes later knows better.  Page tables in system memory may be the registers
+ * of a device, which has BAR1 bound anew, or the function unplugged; what the
+ * runs took of the budget was given back then.
+ */
 static GArray *windows_scan(GP100State *s)
 {
     GArray *windows = windows_new(s);
+    unsigned binds = s->bar1.binds;
     g_autofree GP100Pd0Cache *cache = g_new(GP100Pd0Cache, 1);
     bool userd_valid;
     uint64_t userd = userd_base(s, &userd_valid);
@@ -214,6 +220,10 @@ static GArray *windows_scan(GP100State *s)
         uint64_t vram = gp100_large_page(s, &s->bar1.space,
                                          offset >> GP100_LARGE_SHIFT, cache);
 
+        if (!DEVICE(s)->realized || s->bar1.binds != binds) {
+            g_array_free(windows, true);
+            return NULL;
+        }
         /* Doorbells are MMIO. */
         if (vram != UINT64_MAX &&
             !(userd_valid && offset < userd_end &&
@@ -290,13 +300,8 @@ static void windows_set(GP100State *s, GArray *new)
     }
 }
 
-/*
- * Page tables in system memory may be the registers of a device, which has BAR1
- * bound anew, or the function unplugged, before the scan ends.
- */
 void gp100_bar1_update_windows(GP100State *s, uint64_t pdb)
 {
-    unsigned binds = s->bar1.binds;
     GArray *new;
 
     if (!DEVICE(s)->realized ||
@@ -304,10 +309,8 @@ void gp100_bar1_update_windows(GP100State *s, uint64_t pdb)
         return;
     }
     new = windows_scan(s);
-    if (DEVICE(s)->realized && s->bar1.binds == binds) {
+    if (new) {
         windows_set(s, new);
-    } else {
-        g_array_free(new, true);
     }
 }
 
