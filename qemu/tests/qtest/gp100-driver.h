@@ -43,6 +43,7 @@
 
 /* Page table entries */
 #define PDE(addr)       ((addr) >> 4 | 1 << 1)          /* table in VRAM */
+#define PDE_SYS(addr)   ((addr) >> 4 | 2 << 1)          /* in system memory */
 #define PTE(addr)       ((addr) >> 4 | 1)               /* page in VRAM */
 #define PTE_SYS(addr)   ((addr) >> 4 | 2 << 1 | 1)
 #define PTE_RO          (1 << 6)

@@ -13,18 +13,35 @@
 #include "hw/pci/pci_regs.h"
 #include "qobject/qdict.h"
 #include "gp100-driver.h"
+#include "vtd-tables.h"
+#include "../../hw/misc/p2pdev/p2pdev_regs.h"
 
 #define DEVFN           (8 << 3)
 #define ECAM            0xb0000000ull
 #define BAR0            0xe0000000ull
 #define BAR1            0x1000000000ull
 #define BAR2            0x2000000000ull
+#define BAR0_SIZE       0x1000000
+#define BAR2_SIZE       0x2000000
 #define VRAM_SIZE       (64 * MiB)
 #define BAR1_SIZE       (64 * MiB)
+
+/* A port with native hotplug, and another GPU, "gpu2", beside that at 8.0 */
+#define PORT            "-global ICH9-LPC.acpi-pci-hotplug-with-bridge-" \
+                        "support=off " \
+                        "-device pcie-root-port,id=rp,chassis=1,addr=2.0 "
+#define SECOND          "-device gp100,id=gpu2,addr=9.0,vram-size=64M," \
+                        "bar1-size=64M "
+#define PORT_DEVFN      (2 << 3)
+#define SECOND_DEVFN    (9 << 3)
+
+/* Of a port: BAR0, as base and limit */
+#define BAR0_WINDOW     0xe0f0e000
 
 /* Guest memory that tests use, above what firmware touches */
 #define SYS_MSI         0x100000
 #define SYS_BUF         0x200000
+#define SYS_TABLES      0x300000
 
 /*
  * Let @ns pass.  A timer hands its work to a bottom half, which has run by the
@@ -79,14 +96,77 @@ static void ecam_enable(Gpu *g)
     qtest_outl(g->qts, 0xcfc, (uint32_t)ECAM | 1);
 }
 
+/*
+ * What is behind the port, and in its window, is on bus 1, where cfg_...() go
+ * then.  @window: base and limit, as in the port's registers.  Where the
+ * register is that switches the slot's power.
+ */
+static uint64_t port_enable(Gpu *g, uint32_t window)
+{
+    uint64_t slot;
+
+    ecam_enable(g);
+    g->bdf = PORT_DEVFN;
+    cfg_writel(g, PCI_PRIMARY_BUS, 1 << 16 | 1 << 8);
+    cfg_writel(g, PCI_MEMORY_BASE, window);
+    cfg_writew(g, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    slot = ECAM + (PORT_DEVFN << 12) + cfg_cap(g, PCI_CAP_ID_EXP) +
+           PCI_EXP_SLTCTL;
+    g->bdf = 1 << 8;
+    return slot;
+}
+
+static void msi_enable(Gpu *g, uint32_t addr, uint16_t data)
+{
+    unsigned cap = cfg_cap(g, PCI_CAP_ID_MSI);
+
+    cfg_writel(g, cap + PCI_MSI_ADDRESS_LO, addr);
+    cfg_writel(g, cap + PCI_MSI_ADDRESS_HI, 0);
+    cfg_writew(g, cap + PCI_MSI_DATA_64, data);
+    cfg_writew(g, cap + PCI_MSI_FLAGS, PCI_MSI_FLAGS_ENABLE);
+}
+
+/* @slot: from port_enable() */
+static void msi_unplugs(Gpu *g, uint64_t slot)
+{
+    msi_enable(g, slot, PCI_EXP_SLTCTL_PWR_OFF | PCI_EXP_SLTCTL_PWR_IND_OFF);
+}
+
+static uint64_t bar2(Gpu *g)
+{
+    return g->bar1 + (BAR2 - BAR1);
+}
+
 static void gpu_enable(Gpu *g)
 {
-    cfg_writel(g, PCI_BASE_ADDRESS_0, BAR0);
-    cfg_writel(g, PCI_BASE_ADDRESS_1, (uint32_t)BAR1);
-    cfg_writel(g, PCI_BASE_ADDRESS_2, BAR1 >> 32);
-    cfg_writel(g, PCI_BASE_ADDRESS_3, (uint32_t)BAR2);
-    cfg_writel(g, PCI_BASE_ADDRESS_4, BAR2 >> 32);
+    cfg_writel(g, PCI_BASE_ADDRESS_0, g->bar0);
+    cfg_writel(g, PCI_BASE_ADDRESS_1, g->bar1);
+    cfg_writel(g, PCI_BASE_ADDRESS_2, g->bar1 >> 32);
+    cfg_writel(g, PCI_BASE_ADDRESS_3, bar2(g));
+    cfg_writel(g, PCI_BASE_ADDRESS_4, bar2(g) >> 32);
     cfg_writew(g, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+}
+
+/* SECOND, of the same machine as @g */
+static Gpu second_enable(Gpu *g)
+{
+    Gpu second = {
+        .qts = g->qts,
+        .bar0 = BAR0 + BAR0_SIZE,
+        .bar1 = BAR1 + (BAR2 - BAR1) / 2,
+        .bdf = SECOND_DEVFN,
+    };
+
+    gpu_enable(&second);
+    return second;
+}
+
+/* Every access to BAR2 faults, and a fault is an interrupt. */
+static void fault_in_bar2(Gpu *g)
+{
+    wr(g, PBUS_BAR2_BLOCK, UINT32_MAX);
+    wr(g, PFIFO_INTR_EN, PFIFO_INTR_MMU_FAULT);
+    wr(g, PMC_INTR_EN_SET, UINT32_MAX);
 }
 
 /* @place: of the GPU, "bus=" or "addr="; @devices: options in front of it */
@@ -113,13 +193,19 @@ static Gpu *gpu_start_at(const char *devices, const char *place,
     return g;
 }
 
-static Gpu *gpu_start(const char *props)
+/* The same at 8.0, enabled */
+static Gpu *gpu_start_beside(const char *devices, const char *props)
 {
-    Gpu *g = gpu_start_at("", "addr=8.0", props);
+    Gpu *g = gpu_start_at(devices, "addr=8.0", props);
 
     g->bdf = DEVFN;
     gpu_enable(g);
     return g;
+}
+
+static Gpu *gpu_start(const char *props)
+{
+    return gpu_start_beside("", props);
 }
 
 static void gpu_stop(Gpu *g)
@@ -133,9 +219,11 @@ static void gpu_stop(Gpu *g)
 
 static uint64_t counter(Gpu *g, const char *name)
 {
+    bool second = g->bdf == SECOND_DEVFN;
     QDict *r = qtest_qmp(g->qts, "{'execute': 'qom-get', 'arguments': "
-                         "{'path': '/machine/peripheral/gpu', "
-                         "'property': %s}}", name);
+                         "{'path': %s, 'property': %s}}",
+                         second ? "/machine/peripheral/gpu2" :
+                                  "/machine/peripheral/gpu", name);
     uint64_t val;
 
     g_assert(qdict_haskey(r, "return"));
@@ -298,10 +386,7 @@ static void test_msi(void)
     unsigned cap = cfg_cap(g, PCI_CAP_ID_MSI);
 
     qtest_writel(g->qts, SYS_MSI, 0);
-    cfg_writel(g, cap + PCI_MSI_ADDRESS_LO, SYS_MSI);
-    cfg_writel(g, cap + PCI_MSI_ADDRESS_HI, 0);
-    cfg_writew(g, cap + PCI_MSI_DATA_64, 0x1234);
-    cfg_writew(g, cap + PCI_MSI_FLAGS, PCI_MSI_FLAGS_ENABLE);
+    msi_enable(g, SYS_MSI, 0x1234);
 
     raise_timer(g);
     g_assert_cmphex(msi_take(g), ==, 0);        /* leaf is off */
@@ -662,6 +747,32 @@ static void test_channel(void)
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x4004);
     g_assert_cmpuint(counter(g, "gp-entries"), ==, 4);
     g_assert_cmpuint(counter(g, "guest-errors"), ==, 0);
+    gpu_stop(g);
+}
+
+/* USERD tells how far a channel is, in both ways that drivers know. */
+static void test_userd(void)
+{
+    const uint64_t above = 4 * GiB;             /* the same memory again */
+    Gpu *g = gpu_start("");
+    Push p = make_channel(g);
+    uint64_t end;
+    uint32_t put;
+
+    v_stq(g, V_PD1 + 8 * (above / (512 * MiB)), PDE(V_PD0));
+    wr(g, CCSR_INST, 0);
+    v_stq(g, V_INST + 0x208, 2 * above - 1);
+    wr(g, CCSR_INST, CCSR_INST_BIND | V_INST >> 12);
+    push_sem(&p, V_SEM, 0x7117, 2);
+    end = above + p.at + 4 * p.words;
+    put = push_entry(g, &p);
+    v_stl(g, V_GPFIFO + 4, v_ldl(g, V_GPFIFO + 4) | above >> 32);
+    set_put(g, 0, put);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x7117);
+    g_assert_cmphex(v_ldl(g, V_USERD + 0x44), ==, (uint32_t)end);
+    g_assert_cmphex(v_ldl(g, V_USERD + 0x60), ==, end >> 32);
+    g_assert_cmphex(v_ldl(g, V_USERD + 0x58), ==, (uint32_t)end);
+    g_assert_cmphex(v_ldl(g, V_USERD + 0x5c), ==, 1u << 31 | end >> 32);
     gpu_stop(g);
 }
 
@@ -1146,6 +1257,45 @@ static void test_copy_endless(void)
     gpu_stop(g);
 }
 
+/*
+ * A copy may ring another GPU's doorbell again and again.  What that GPU has to
+ * do, which is endless here, is not part of the copy.
+ */
+static void test_copy_to_doorbell(void)
+{
+    enum { LINES = 16 };
+    Gpu *g = gpu_start_beside(SECOND, "");
+    Gpu second = second_enable(g);
+    Push p = make_channel(g), q = make_channel(&second);
+    const uint64_t doorbell = second.bar0 + PFIFO_SCHED_DISABLE;
+
+    wr(&second, PFIFO_SCHED_DISABLE, 1);
+    push_copy(&q, V_DATA, V_DATA + 2 * MiB, 0, 0, 1 * MiB, UINT32_MAX,
+              L_COPY | L_MULTI | L_SRC_PHYS | L_DST_PHYS);
+    kick(&second, &q);
+
+    /* It may run after each line but the last, which forbids it. */
+    v_zero(g, V_DATA, 4 * LINES);
+    v_stl(g, V_DATA + 4 * (LINES - 1), 1);
+    push(&p, IMM(CE_SUBCH, 0x264, 1));
+    push_copy(&p, V_DATA, doorbell, 4, 0, 4, LINES,
+              L_COPY | L_MULTI | L_SRC_PHYS | L_DST_PHYS);
+    push_sem(&p, V_SEM, 0xd11d, 2);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0xd11d);
+    g_assert_cmphex(rd(&second, PFIFO_SCHED_DISABLE), ==, 1);
+    g_assert_cmpuint(counter(&second, "ce-launches"), ==, 0);
+    g_assert_cmpuint(counter(&second, "ce-bytes-d2d"), ==, 0);
+
+    /* It does run, later. */
+    push_copy(&p, V_DATA, doorbell, 0, 0, 4, 0,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    kick(g, &p);
+    step(g, 1);
+    g_assert_cmpuint(counter(&second, "ce-bytes-d2d"), !=, 0);
+    gpu_stop(g);
+}
+
 /* All of @words are among those of a string property. */
 static void check_counts(Gpu *g, const char *property,
                          const char *const *words)
@@ -1332,30 +1482,12 @@ static void test_bad_setup(void)
  */
 static void test_unplug_by_message(void)
 {
-    const unsigned port = 2 << 3;
-    Gpu *g = gpu_start_at("-global ICH9-LPC.acpi-pci-hotplug-with-bridge-"
-                          "support=off "
-                          "-device pcie-root-port,id=rp,chassis=1,addr=2.0",
-                          "bus=rp", "");
-    unsigned cap;
-    uint64_t slot;
+    Gpu *g = gpu_start_at(PORT, "bus=rp", "");
+    uint64_t slot = port_enable(g, BAR0_WINDOW);
     Push p;
 
-    ecam_enable(g);
-    g->bdf = port;
-    cfg_writel(g, PCI_PRIMARY_BUS, 1 << 16 | 1 << 8);
-    cfg_writel(g, PCI_MEMORY_BASE, 0xe0f0e000);
-    cfg_writew(g, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
-    slot = ECAM + (port << 12) + cfg_cap(g, PCI_CAP_ID_EXP) + PCI_EXP_SLTCTL;
-    g->bdf = 1 << 8;
     gpu_enable(g);
-
-    cap = cfg_cap(g, PCI_CAP_ID_MSI);
-    cfg_writel(g, cap + PCI_MSI_ADDRESS_LO, slot);
-    cfg_writel(g, cap + PCI_MSI_ADDRESS_HI, 0);
-    cfg_writew(g, cap + PCI_MSI_DATA_64,
-               PCI_EXP_SLTCTL_PWR_OFF | PCI_EXP_SLTCTL_PWR_IND_OFF);
-    cfg_writew(g, cap + PCI_MSI_FLAGS, PCI_MSI_FLAGS_ENABLE);
+    msi_unplugs(g, slot);
 
     /* BAR1 is not in a window of the port: PFIFO is told in another way. */
     p = make_channel(g);
@@ -1372,6 +1504,135 @@ static void test_unplug_by_message(void)
     g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
     g_assert_cmphex(cfg_readl(g, 0), ==, UINT32_MAX);
     gpu_stop(g);
+}
+
+/*
+ * One access to the end of BAR2 and to what follows it: a message of its first
+ * part unplugs the device that the second part is for.
+ */
+static void test_unplug_neighbour(void)
+{
+    const uint64_t end = BAR0 + 3 * BAR2_SIZE;
+
+    for (unsigned write = 0; write < 2; write++) {
+        Gpu *g = gpu_start_beside(PORT "-device p2pdev,id=dev,bus=rp", "");
+        uint64_t slot = port_enable(g, (end >> 16) * 0x10001);
+        uint8_t buf[12] = { 0 };
+
+        cfg_writel(g, PCI_BASE_ADDRESS_0, end);
+        cfg_writew(g, PCI_COMMAND, PCI_COMMAND_MEMORY);
+        g->bdf = DEVFN;
+        cfg_writel(g, PCI_BASE_ADDRESS_3, end - BAR2_SIZE);
+        cfg_writel(g, PCI_BASE_ADDRESS_4, 0);
+        g_assert_cmphex(qtest_readl(g->qts, end + P2PDEV_ID), ==,
+                        P2PDEV_MAGIC);
+
+        fault_in_bar2(g);
+        msi_unplugs(g, slot);
+        if (write) {
+            qtest_memwrite(g->qts, end - 8, buf, sizeof(buf));
+        } else {
+            qtest_memread(g->qts, end - 8, buf, sizeof(buf));
+            g_assert_cmphex((uint32_t)ldl_le_p(buf + 8), ==, UINT32_MAX);
+        }
+        g_assert_cmpuint(counter(g, "bar2-faults"), ==, 1);
+        qtest_qmp_eventwait(g->qts, "DEVICE_DELETED");
+        gpu_stop(g);
+    }
+}
+
+/*
+ * BAR1's page tables lead into a device that, when it is read, unplugs the GPU:
+ * in the middle of the search for windows.  None of them is left, nor is what
+ * they take of the machine's budget.
+ */
+static void test_unplug_within_scan(void)
+{
+    enum { GOOD = 11 };                 /* page directories, of 256 pages */
+    const uint64_t size = 16 * GiB;
+    Gpu *g = gpu_start_at(PORT SECOND, "bus=rp", ",bar1-size=16G");
+    uint64_t slot = port_enable(g, BAR0_WINDOW);
+    Gpu second = second_enable(g);
+
+    gpu_enable(g);
+    fault_in_bar2(&second);
+    msi_unplugs(&second, slot);
+    make_space(g);
+    v_stq(g, V_INST + 0x208, size - 1);
+    for (unsigned i = 0; i < GOOD + 2; i++) {
+        v_stq(g, V_PD1 + 8 * i, i == GOOD ? PDE_SYS(bar2(&second)) :
+                                            PDE(V_PD0));
+    }
+    for (unsigned i = 0; i < 256; i++) {
+        set_large(g, i, PTE(V_DATA));
+    }
+    bind_bar1(g);
+    g_assert_cmphex(cfg_readl(g, 0), ==, UINT32_MAX);
+
+    /* The next GPU in the slot needs nearly all of the budget. */
+    qtest_writew(g->qts, slot, PCI_EXP_SLTCTL_PWR_IND_ON);
+    qtest_qmp_device_add(g->qts, "gp100", "gpu", "{'bus': 'rp', "
+                         "'memdev': 'vram', 'bar1-size': %" PRIu64 "}", size);
+    gpu_enable(g);
+    v_stq(g, V_PD1 + 8 * GOOD, 0);
+    v_stq(g, V_PD1 + 8 * (GOOD + 1), 0);
+    bind_bar1(g);
+    g_assert_cmpuint(counter(g, "bar1-window-count"), ==, GOOD * 256);
+    g_assert_cmpuint(counter(g, "bar1-window-rest"), ==, 0);
+    qtest_qmp_eventwait(g->qts, "DEVICE_DELETED");
+    gpu_stop(g);
+}
+
+/*
+ * The IOMMU's tables are where BAR1 is, whose page tables the GPU reads by DMA,
+ * which the IOMMU translates.  It must not get as far as that.
+ */
+static void test_iommu_tables(void)
+{
+    enum { ROOT, CONTEXT, TOP, TABLES };
+    const uint64_t dev = BAR0 + BAR0_SIZE;
+
+    for (unsigned i = 0; i < TABLES; i++) {
+        Gpu *g = gpu_start_beside("-device intel-iommu,intremap=off "
+                                  "-device p2pdev,id=dev,addr=9.0", "");
+        gint64 end = g_get_monotonic_time() + 60 * G_TIME_SPAN_SECOND;
+        uint32_t status;
+        VtdTables v;
+
+        g->bdf = 9 << 3;
+        cfg_writel(g, PCI_BASE_ADDRESS_0, dev);
+        cfg_writew(g, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+        vtd_init(&v, g->qts, SYS_TABLES);
+        if (i == TOP) {
+            v.top = BAR1;
+        }
+        vtd_attach(&v, g->bdf, false);
+        if (i == CONTEXT) {
+            qtest_writeq(g->qts, v.root, BAR1 | 1);
+        }
+        if (i == ROOT) {
+            v.root = BAR1;
+        }
+        g->bdf = DEVFN;
+        make_space(g);
+        v_stq(g, V_INST + 0x200, SYS_BUF | 1 << 10 | 1 << 11 | 2);
+        bind_bar1(g);
+        vtd_enable(&v);
+
+        qtest_writeq(g->qts, dev + P2PDEV_SRC, SYS_BUF);
+        qtest_writeq(g->qts, dev + P2PDEV_LEN, 4);
+        qtest_writel(g->qts, dev + P2PDEV_CTRL, P2PDEV_CTRL_START |
+                     P2PDEV_SPACE_LOCAL << P2PDEV_CTRL_DST_SHIFT);
+        do {
+            status = qtest_readl(g->qts, dev + P2PDEV_STATUS);
+            g_assert_cmpint(g_get_monotonic_time(), <, end);
+        } while (status & P2PDEV_STATUS_BUSY);
+        g_assert_cmphex(status, ==,
+                        P2PDEV_STATUS_DONE | P2PDEV_STATUS_ERROR |
+                        P2PDEV_ERR_DECODE << P2PDEV_STATUS_ERR_SHIFT);
+        g_assert_cmpuint(counter(g, "bar1-reads"), ==, 0);
+        gpu_stop(g);
+    }
 }
 
 /* Random accesses all over the device, with tables made of random words. */
@@ -1493,6 +1754,7 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/bar1/windows", test_windows);
     qtest_add_func("gp100/bar1/window-limit", test_window_limit);
     qtest_add_func("gp100/channel/run", test_channel);
+    qtest_add_func("gp100/channel/userd", test_userd);
     qtest_add_func("gp100/channel/resume", test_channel_resume);
     qtest_add_func("gp100/channel/drop-nonstall", test_drop_nonstall);
     qtest_add_func("gp100/channel/bad-methods", test_bad_methods);
@@ -1507,8 +1769,12 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/copy/trigger-fault", test_fault_trigger);
     qtest_add_func("gp100/copy/errors", test_copy_errors);
     qtest_add_func("gp100/copy/endless", test_copy_endless);
+    qtest_add_func("gp100/copy/to-doorbell", test_copy_to_doorbell);
     qtest_add_func("gp100/counts", test_counts);
     qtest_add_func("gp100/unplug-by-message", test_unplug_by_message);
+    qtest_add_func("gp100/unplug-neighbour", test_unplug_neighbour);
+    qtest_add_func("gp100/unplug-within-scan", test_unplug_within_scan);
+    qtest_add_func("gp100/iommu-tables", test_iommu_tables);
     qtest_add_func("gp100/random", test_random);
     qtest_add_func("gp100/reset", test_reset);
     qtest_add_func("gp100/sleep", test_sleep);
