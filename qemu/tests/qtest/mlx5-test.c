@@ -660,9 +660,8 @@ static void set_qkey(Rig *r, const Qp *qp, uint32_t qkey)
                                MLX5_QP_OPT_QKEY), ==, MLX5_STATUS_OK);
 }
 
-/* Send 256 bytes from BUF_A, behind @lkey. */
-static void post_datagram(Rig *r, Qp *qp, uint32_t lkey, uint32_t qkey,
-                          uint32_t qpn)
+static void post_datagram_from(Rig *r, Qp *qp, uint32_t lkey, uint64_t addr,
+                               uint32_t len, uint32_t qkey, uint32_t qpn)
 {
     uint8_t wqe[256] = { 0 };
     uint8_t *av = wqe + 16;
@@ -672,7 +671,14 @@ static void post_datagram(Rig *r, Qp *qp, uint32_t lkey, uint32_t qkey,
     fset(wqe_av, av, extended, 1);
     fset(wqe_av, av, dqpn, qpn);
     fset(wqe_av, av, rlid, r->h->lid);
-    qp_post(r->h, qp, wqe, 64 + data_seg(wqe + 64, lkey, BUF_A, 256));
+    qp_post(r->h, qp, wqe, 64 + data_seg(wqe + 64, lkey, addr, len));
+}
+
+/* Send 256 bytes from BUF_A, behind @lkey. */
+static void post_datagram(Rig *r, Qp *qp, uint32_t lkey, uint32_t qkey,
+                          uint32_t qpn)
+{
+    post_datagram_from(r, qp, lkey, BUF_A, 256, qkey, qpn);
 }
 
 /* A send error of a datagram stops the send queue only, until it is told. */
@@ -744,6 +750,40 @@ static void test_qkey(void)
                         cases[i].delivered);
     }
     cqe_check(cqe, MLX5_CQE_RESP_SEND, &qp1, 0);
+    rig_stop(r);
+}
+
+/* A datagram to its sender arrives, before the sender has sent it. */
+static void expect_to_itself(Rig *r, Qp *qp, Queue *cq, uint32_t qkey,
+                             uint32_t qpn)
+{
+    uint8_t cqe[MLX5_CQE_BYTES];
+
+    fill(r, BUF_A, 256, qpn);
+    post_recv(r->h, qp, r->key, BUF_B, 256 + 40);
+    post_datagram(r, qp, r->key, qkey, qpn);
+    cq_wait(r->h, cq, cqe);
+    cqe_check(cqe, MLX5_CQE_RESP_SEND, qp, 0);
+    g_assert_cmphex(fget(cqe, cqe, rqpn), ==, qpn);
+    cq_wait(r->h, cq, cqe);
+    cqe_check(cqe, MLX5_CQE_REQ, qp, 0);
+    check_same(r, BUF_A, BUF_B + 40, 256);
+}
+
+static void test_to_itself(void)
+{
+    enum { QKEY = 0x1234 };
+    Rig *r = rig_start();
+    Queue cq = cq_create(r->h, &r->async), ud_cq = cq_create(r->h, &r->async);
+    Qp qp1 = qp_create(r->h, MLX5_ST_QP1, r->pd, &cq);
+    Qp ud = qp_create(r->h, MLX5_ST_UD, r->pd, &ud_cq);
+
+    qp_connect(r->h, &qp1, r->pd, &qp1);
+    qp_connect(r->h, &ud, r->pd, &ud);
+    set_qkey(r, &qp1, QKEY);
+    set_qkey(r, &ud, QKEY);
+    expect_to_itself(r, &ud, &ud_cq, QKEY, ud.id);
+    expect_to_itself(r, &qp1, &cq, QKEY, 1);
     rig_stop(r);
 }
 
@@ -880,6 +920,20 @@ static void klm_set(uint8_t *entry, uint32_t len, uint32_t key, uint64_t va)
     stq_be_p(entry + 8, va);
 }
 
+/* A key of @len bytes at 0 that are those at @addr, in @pieces. */
+static uint32_t mkey_create_pieces(Rig *r, uint64_t addr, uint32_t len,
+                                   uint32_t pieces)
+{
+    g_autofree uint8_t *list = g_malloc0(pieces * 16);
+    uint32_t piece = len / pieces;
+
+    for (unsigned i = 0; i < pieces; i++) {
+        klm_set(list + i * 16, i + 1 < pieces ? piece : len - i * piece,
+                r->key, addr + i * piece);
+    }
+    return mkey_create_list(r, MLX5_MKEY_KLM, 0, len, list, pieces);
+}
+
 /* Nothing is translated in smaller pieces than the adapter's pages. */
 static void test_page_shift(void)
 {
@@ -927,14 +981,9 @@ static void test_umr_pieces(void)
     uint64_t addr = pool_alloc(r->h, BYTES);
 
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-        uint8_t list[BYTES] = { 0 }, wqe[256] = { 0 }, cqe[MLX5_CQE_BYTES];
-        uint32_t piece = BYTES / cases[i].pieces, lkey;
+        uint8_t wqe[256] = { 0 }, cqe[MLX5_CQE_BYTES];
+        uint32_t lkey = mkey_create_pieces(r, addr, BYTES, cases[i].pieces);
 
-        for (unsigned j = 0; j < cases[i].pieces; j++) {
-            klm_set(list + j * 16, piece, r->key, addr + j * piece);
-        }
-        lkey = mkey_create_list(r, MLX5_MKEY_KLM, 0, BYTES, list,
-                                cases[i].pieces);
         fset(wqe_ctrl, wqe, opcode, MLX5_WQE_UMR);
         fset(wqe_ctrl, wqe, imm, target);
         fset(wqe_umr, wqe + 16, xlt_octowords, OCTWORDS);
@@ -945,6 +994,52 @@ static void test_umr_pieces(void)
                   &r->umr, cases[i].syndrome);
     }
     rig_stop(r);
+}
+
+/* A datagram is read, and written, in one go: not for ever. */
+static void test_datagram_pieces(void)
+{
+    enum { MANY = 448, BYTES = MANY, GRH = 40 };
+    static const struct {
+        uint32_t send, recv;    /* pieces of the sender's, the receiver's list */
+        bool sent, received;
+    } cases[] = {
+        { 4, 4, true, true },
+        { MANY, 4, false, false },
+        { 4, MANY, true, false },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        Rig *r = rig_start();
+        uint32_t from = mkey_create_pieces(r, BUF_A, BYTES, cases[i].send);
+        uint32_t to = mkey_create_pieces(r, BUF_B, BYTES + GRH, cases[i].recv);
+        uint8_t cqe[MLX5_CQE_BYTES];
+        Queue cq[2];
+        Qp ud[2];
+
+        for (unsigned j = 0; j < 2; j++) {
+            cq[j] = cq_create(r->h, &r->async);
+            ud[j] = qp_create(r->h, MLX5_ST_UD, r->pd, &cq[j]);
+            qp_connect(r->h, &ud[j], r->pd, &ud[j]);
+        }
+        fill(r, BUF_A, BYTES, i);
+        post_recv(r->h, &ud[1], to, 0, BYTES + GRH);
+        post_datagram_from(r, &ud[0], from, 0, BYTES, 0, ud[1].id);
+        cq_wait(r->h, &cq[0], cqe);
+        cqe_check(cqe, cases[i].sent ? MLX5_CQE_REQ : MLX5_CQE_REQ_ERR, &ud[0],
+                  MLX5_SYND_LOCAL_PROT);
+        if (!cases[i].sent) {
+            g_assert_false(ring_poll(r->h, &cq[1], cqe, sizeof(cqe)));
+        } else {
+            cq_wait(r->h, &cq[1], cqe);
+            cqe_check(cqe, cases[i].received ? MLX5_CQE_RESP_SEND :
+                      MLX5_CQE_RESP_ERR, &ud[1], MLX5_SYND_LOCAL_PROT);
+        }
+        if (cases[i].received) {
+            check_same(r, BUF_A, BUF_B + GRH, BYTES);
+        }
+        rig_stop(r);
+    }
 }
 
 /* SEND_INV frees a key of the receiver's, if that allows it. */
@@ -1196,6 +1291,82 @@ static void test_transport_fault(void)
     transport_resume(r, token, 2, r->qp[1].id, true);
     expect_send(r, MLX5_SYND_REMOTE_OP);
     rig_stop(r);
+}
+
+/*
+ * A request that waits for a page of a QP that goes away does not wait for its
+ * driver, which forgets the fault with the QP.
+ */
+static void test_responder_gone(void)
+{
+    static const struct {
+        const char *options;
+        unsigned opcode;
+    } cases[] = {
+        { "", MLX5_OP_2RST_QP },
+        { "", MLX5_OP_2ERR_QP },
+        { "", MLX5_OP_DESTROY_QP },
+        { ",transport-faults=on", MLX5_OP_2RST_QP },
+        { ",transport-faults=on", MLX5_OP_DESTROY_QP },
+    };
+    const uint64_t va = 0x555500000000ull;
+    const uint64_t entries[4] = { 0 };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        Rig *r = rig_start_with(cases[i].options);
+        uint32_t key = mkey_create_umr(r->h, 8);
+        uint8_t eqe[MLX5_EQE_BYTES];
+
+        umr_enable(r, key, va, 4, entries);
+        post_recv(r->h, &r->qp[1], key, va, 4096);
+        post_send(r->h, &r->qp[0], r->key, BUF_A, 100);
+        ring_wait(r->h, &r->faults, eqe, sizeof(eqe));
+        g_assert_cmphex(fget(eqe, eqe, type), ==, MLX5_EVENT_PAGE_FAULT);
+        g_assert_cmphex(cmd_simple(r->h, cases[i].opcode, r->qp[1].id), ==,
+                        MLX5_STATUS_OK);
+        expect_send(r, MLX5_SYND_TRANSPORT_RETRY);
+        rig_stop(r);
+    }
+}
+
+/*
+ * What the driver says of a fault is about the QP that had it, not about the
+ * one that comes in its place: here when the QP goes before the fault is
+ * resumed, and between that and the effect.
+ */
+static void test_responder_replaced(void)
+{
+    const uint64_t va = 0x555500000000ull;
+
+    for (unsigned before = 0; before < 2; before++) {
+        Rig *r = rig_start();
+        uint32_t key = mkey_create_umr(r->h, 8);
+        uint64_t entries[4] = { 0 }, token;
+        uint8_t cqe[MLX5_CQE_BYTES];
+
+        umr_enable(r, key, va, 4, entries);
+        fill(r, BUF_A, 64, 5);
+        post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 64, key, va);
+        token = fault_wait(r, key, va);
+        entries[0] = BUF_B | 3;
+        map_page(r, key, entries);
+        if (before) {
+            g_assert_cmphex(cmd_simple(r->h, MLX5_OP_2RST_QP, r->qp[1].id), ==,
+                            MLX5_STATUS_OK);
+            fault_resume(r, token, true);
+        } else {
+            hca_inject(r->h, "inject-fault-delay", SECOND_NS);
+            fault_resume(r, token, true);
+            g_assert_cmphex(cmd_simple(r->h, MLX5_OP_2RST_QP, r->qp[1].id), ==,
+                            MLX5_STATUS_OK);
+            qtest_clock_step(r->h->qts, SECOND_NS);
+        }
+        g_assert_false(ring_poll(r->h, &r->cq[0], cqe, sizeof(cqe)));
+        qp_connect(r->h, &r->qp[1], r->pd, &r->qp[0]);
+        expect_send(r, 0);
+        check_same(r, BUF_A, BUF_B, 64);
+        rig_stop(r);
+    }
 }
 
 /* ------------------------------------------------------------------ */
@@ -1734,15 +1905,19 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/last-wqe", test_last_wqe);
     qtest_add_func("/mlx5/qp/send-error", test_send_error);
     qtest_add_func("/mlx5/qp/qkey", test_qkey);
+    qtest_add_func("/mlx5/qp/to-itself", test_to_itself);
     qtest_add_func("/mlx5/mkey/umr", test_umr);
     qtest_add_func("/mlx5/mkey/umr-privilege", test_umr_privilege);
     qtest_add_func("/mlx5/mkey/invalidate", test_invalidate);
     qtest_add_func("/mlx5/mkey/page-shift", test_page_shift);
     qtest_add_func("/mlx5/mkey/umr-pieces", test_umr_pieces);
+    qtest_add_func("/mlx5/mkey/datagram-pieces", test_datagram_pieces);
     qtest_add_func("/mlx5/mkey/bounds", test_bounds);
     qtest_add_func("/mlx5/odp/page-fault", test_page_fault);
     qtest_add_func("/mlx5/odp/transport", test_transport_fault);
     qtest_add_func("/mlx5/odp/peer-gone", test_peer_gone);
+    qtest_add_func("/mlx5/odp/responder-gone", test_responder_gone);
+    qtest_add_func("/mlx5/odp/responder-replaced", test_responder_replaced);
     qtest_add_func("/mlx5/xrc", test_xrc);
     qtest_add_func("/mlx5/inject/requests", test_inject);
     qtest_add_func("/mlx5/inject/fault-delay", test_inject_fault_delay);
