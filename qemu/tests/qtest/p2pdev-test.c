@@ -1040,23 +1040,6 @@ static void test_ats_late_iommu(void)
     rig_stop(r);
 }
 
-/* An IOMMU that could not tell us about invalidations */
-static void test_ats_refused(void)
-{
-    Rig *r = rig_start(Q35 "-device intel-iommu,intremap=off " PORTS
-                       DEV0(",ats=on") DEV1());
-    unsigned i;
-
-    iommu_on(r, false);
-    for (i = 0; i < 3; i++) {
-        set_ats(r, true);
-        g_assert(!ats_enable_bit(r));
-        g_assert(!ats_enabled(r));
-    }
-    run_ok(r, 0, CTRL(ATS, LOCAL), IOVA, 0, 4096);
-    rig_stop(r);
-}
-
 /* Work in flight and everything that can end it */
 static void test_reset_in_flight(void)
 {
@@ -1101,6 +1084,34 @@ static void unplug(Rig *r, const char *id, uint16_t port)
     pcie_writew(&r->topo, port, cap + PCI_EXP_SLTCTL,
                 PCI_EXP_SLTCTL_PWR_IND_OFF | PCI_EXP_SLTCTL_PCC);
     qtest_qmp_eventwait(r->qts, "DEVICE_DELETED");
+}
+
+/* An IOMMU that could not tell us about invalidations */
+static void test_ats_refused(void)
+{
+    Rig *r;
+    unsigned i;
+
+    /* glibc overwrites what is freed, so that nobody can still use it */
+    g_setenv("MALLOC_PERTURB_", "85", true);
+    r = rig_start(Q35 NATIVE_HOTPLUG "-device intel-iommu,intremap=off " PORTS
+                  DEV0(",ats=on") DEV1());
+    g_unsetenv("MALLOC_PERTURB_");
+    iommu_on(r, false);
+    for (i = 0; i < 3; i++) {
+        set_ats(r, true);
+        g_assert(!ats_enable_bit(r));
+        g_assert(!ats_enabled(r));
+    }
+    run_ok(r, 0, CTRL(ATS, LOCAL), IOVA, 0, 4096);
+
+    /* Once unplugged, it does not listen to changes of the memory map */
+    unplug(r, "dev0", pcie_find(&r->topo, ROOT_PORT, 0)->bdf);
+    pcie_writew(&r->topo, r->dev[1]->bdf, PCI_COMMAND, PCI_COMMAND_MASTER);
+    pcie_writew(&r->topo, r->dev[1]->bdf, PCI_COMMAND,
+                PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    run_ok(r, 1, CTRL(LOCAL, LOCAL), 0, 4096, 4096);
+    rig_stop(r);
 }
 
 static void test_unplug_in_flight(void)
