@@ -9,6 +9,7 @@ from rig.vm import Vm
 
 PROGRAM = "/opt/hmm-p2p/selftests/hmm/hmm_p2p"
 WIRINGS = ("switch", "host-bridge", "unreachable")
+EVERYWHERE = [wiring + translated for wiring in WIRINGS for translated in ("", "+iommu")]
 DRIVERS = {"provider": "hmm_dmirror", "importer": "hmm_importer"}
 """By role without its number."""
 
@@ -58,15 +59,14 @@ def moved(t: Test, role: str) -> dict[str, int]:
 
 LONG = ("memory_full", "alternating")
 """Thousands of small pages, which move in the same way everywhere."""
-ELSEWHERE = [w + v for w in WIRINGS for v in ("", "+iommu")][1:]
 
 
-@case(topology=["switch", *ELSEWHERE], timeout=180, full=["host-bridge", "unreachable+iommu"])
+@case(topology=EVERYWHERE, timeout=180, full=["host-bridge", "unreachable+iommu"])
 def aliases(t: Test) -> None:
     selftest(t, "" if t.topology.name == "switch" else " ".join(f"-T {name}" for name in LONG))
 
 
-@case(topology=ELSEWHERE, timeout=180, full=True)
+@case(topology=[name for name in EVERYWHERE if name != "switch"], timeout=180, full=True)
 def aliases_of_many(t: Test) -> None:
     selftest(t, " ".join(f"-t {name}" for name in LONG))
 
@@ -76,7 +76,7 @@ def aliases_with_ats(t: Test) -> None:
     selftest(t)
 
 
-@case(topology=[w + v for w in WIRINGS for v in ("", "+iommu")], timeout=60)
+@case(topology=EVERYWHERE, timeout=60)
 def every_byte_goes_where_it_should(t: Test) -> None:
     before, bystander = moved(t, "importer"), moved(t, "provider")
     routed = t.vm.qom_get("importer", "dma-routed-bytes")

@@ -4,14 +4,11 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "qemu/units.h"
 #include "mlx5.h"
 
 enum {
     /* That are translated at a time. */
     AHEAD_RUNS = 64,
-    /* What a read may cost, which is not done in parts; of a few KiB */
-    READ_COST = 1 * MiB,
 };
 
 /* Translated pieces of the memory from a cursor on. */
@@ -142,8 +139,8 @@ Mlx5Copy mlx5_cursor_copy(Mlx5Cursor *dst, Mlx5Cursor *src, uint64_t *len,
     return result;
 }
 
-static Mlx5Xlt read_runs(const Mlx5Cursor *c, uint8_t *buf, uint64_t len,
-                         uint64_t *room, Mlx5Fault *fault)
+Mlx5Xlt mlx5_cursor_read(const Mlx5Cursor *c, uint8_t *buf, uint64_t len,
+                         uint64_t *budget, Mlx5Fault *fault)
 {
     Mlx5Cursor at = *c;
     Ahead ahead;
@@ -155,33 +152,23 @@ static Mlx5Xlt read_runs(const Mlx5Cursor *c, uint8_t *buf, uint64_t len,
     ahead_init(&ahead);
     while (len) {
         Mlx5Run *run;
-        Mlx5Xlt xlt = cursor_run(&at, len, &ahead, &run, room, fault);
+        Mlx5Xlt xlt = cursor_run(&at, len, &ahead, &run, budget, fault);
         uint64_t n;
 
         if (xlt != MLX5_XLT_OK) {
             return xlt;
         }
-        if (*room < MLX5_MIN_COST) {
+        if (*budget < MLX5_MIN_COST) {
             return MLX5_XLT_DENIED;
         }
         n = run->len;
         if (!mlx5_run_read(at.hca, run, buf, n)) {
             return MLX5_XLT_DENIED;
         }
-        mlx5_charge(room, MAX(n, MLX5_MIN_COST));
+        mlx5_charge(budget, MAX(n, MLX5_MIN_COST));
         cursor_advance(&at, run, n);
         buf += n;
         len -= n;
     }
     return MLX5_XLT_OK;
-}
-
-Mlx5Xlt mlx5_cursor_read(const Mlx5Cursor *c, uint8_t *buf, uint64_t len,
-                         uint64_t *budget, Mlx5Fault *fault)
-{
-    uint64_t room = READ_COST;
-    Mlx5Xlt xlt = read_runs(c, buf, len, &room, fault);
-
-    mlx5_charge(budget, READ_COST - room);
-    return xlt;
 }

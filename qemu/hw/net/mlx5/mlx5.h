@@ -596,7 +596,10 @@ static inline void mlx5_charge(uint64_t *budget, uint64_t cost)
 Mlx5Copy mlx5_cursor_copy(Mlx5Cursor *dst, Mlx5Cursor *src, uint64_t *len,
                           uint64_t *budget, Mlx5Fault *fault);
 
-/* Read @len bytes at the cursor, which stays where it is. */
+/*
+ * Read @len bytes at the cursor, which stays where it is.  In one go: it fails
+ * if it takes more than @budget.
+ */
 Mlx5Xlt mlx5_cursor_read(const Mlx5Cursor *c, uint8_t *buf, uint64_t len,
                          uint64_t *budget, Mlx5Fault *fault);
 

@@ -56,14 +56,15 @@ static unsigned memory_event(const Mlx5Fault *fault, uint64_t token,
     return PF_SUB_TYPE_MEMORY;
 }
 
-static unsigned transport_event(Mlx5Qp *qp, bool remote,
-                                uint64_t token, uint8_t *eqe)
+static unsigned transport_event(const Mlx5PendingFault *pending, uint8_t *eqe)
 {
+    const Mlx5Qp *qp = pending->qp, *peer = pending->peer;
+    const uint64_t token = pending->token;
+    const bool remote = pending->remote;
     const Mlx5Send *send = &qp->send;
     const bool reads = send->opcode == MLX5_WQE_READ || send->atomic;
     const uint32_t committed = send->started ? send->len - send->left : 0;
     const uint32_t packet = MIN(send->len - committed, PF_PACKET_BYTES);
-    const Mlx5Qp *peer;
 
     fset(eqe, eqe, pf_committed, committed);
     if (remote && send->raddr) {
@@ -84,7 +85,6 @@ static unsigned transport_event(Mlx5Qp *qp, bool remote,
         fset(eqe, eqe, pf_number, qp->obj.id);
         return PF_SUB_TYPE_WQE;
     }
-    peer = mlx5_responder_find(qp);
     fset(eqe, eqe, pf_wqe_index, peer->recv.index);
     fset(eqe, eqe, pf_type, peer->recv.srq ? PF_TYPE_SRQ : PF_TYPE_RESPONDER);
     fset(eqe, eqe, pf_number, peer->recv.srq ? peer->recv.srq->obj.id :
@@ -138,7 +138,7 @@ Mlx5Raise mlx5_odp_raise(Mlx5Qp *qp, Mlx5State *hca, const Mlx5Fault *fault,
     qp->fault = pending;
 
     sub_type = hca->transport_faults ?
-               transport_event(qp, remote, pending->token, eqe) :
+               transport_event(pending, eqe) :
                memory_event(fault, pending->token, eqe);
     trace_mlx5_odp_raise(hca->parent_obj.name, pending->token, sub_type,
                          fault->key, fault->va, fault->len, qp->obj.id,

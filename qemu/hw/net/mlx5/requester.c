@@ -828,6 +828,7 @@ static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
     Mlx5Send *send = &qp->send;
     const uint8_t *av = send->av;
     uint8_t packet[GRH_BYTES + UD_MTU];
+    /* Only lists of memory that were made to be expensive take more. */
     uint64_t len = send->len, left, room = SLICE_BYTES;
     uint32_t qkey = fget(wqe_av, av, qkey);
     Mlx5RecvInfo info;
@@ -835,6 +836,7 @@ static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
     Mlx5Fault fault;
     Mlx5Cursor src;
     Mlx5Qp *peer;
+    Mlx5Xlt xlt;
 
     if (len > UD_MTU || !fget(wqe_av, av, extended)) {
         *syndrome = len > UD_MTU ? MLX5_SYND_LOCAL_LENGTH :
@@ -842,8 +844,9 @@ static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
         return STEP_FAILED;
     }
     cursor_local(qp, MLX5_ACCESS_LOCAL_READ);
-    switch (mlx5_cursor_read(&send->local, packet + GRH_BYTES, len, budget,
-                             &fault)) {
+    xlt = mlx5_cursor_read(&send->local, packet + GRH_BYTES, len, &room, &fault);
+    mlx5_charge(budget, SLICE_BYTES - room);
+    switch (xlt) {
     case MLX5_XLT_OK:
         break;
     case MLX5_XLT_FAULT:
@@ -887,10 +890,8 @@ static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
                   MLX5_ACCESS_LOCAL_WRITE);
     src = (Mlx5Cursor) { .inline_data = packet };
     left = len + GRH_BYTES;
-    /*
-     * In one go, even if it takes more than the slice has left: only a list
-     * of memory that was made to be expensive takes more than all of one.
-     */
+    /* In one go, even if it takes more than the slice has left */
+    room = SLICE_BYTES;
     copied = mlx5_cursor_copy(&send->remote, &src, &left, &room, &fault);
     mlx5_charge(budget, SLICE_BYTES - room);
     switch (copied) {
