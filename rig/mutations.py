@@ -22,6 +22,7 @@ import inspect
 import re
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional, Sequence, TextIO
@@ -208,23 +209,36 @@ def digest() -> str:
 
 
 class _Verdicts(Report):
-    """A report about mutations: one passes when its test fails in the way that it names."""
+    """A report about mutations: one passes when its test fails in the way that it names, and passes without it.
+
+    A guest of its own may be done with a mutation before the other guest has come to the test without it: such a result waits.
+    """
 
     def __init__(self, stream: TextIO, planned: int, skips: SkipList, mutations: dict[str, Mutation]) -> None:
         super().__init__(stream, planned, skips)
         self._mutations = mutations
-        self._unbroken: set[str] = set()
+        self._order = threading.RLock()
+        self._unbroken: dict[str, bool] = {}
+        self._waiting: dict[str, tuple[ktap.Result, Optional[float]]] = {}
 
     def result(self, result: ktap.Result, seconds: Optional[float] = None) -> ktap.Result:
+        name = result.name.partition("/")[2]
         mutation = self._mutations.get(result.name)
-        if mutation and mutation.name not in self._unbroken:
-            result = ktap.Result(result.name, ktap.FAIL, "proves nothing, as the test does not pass without it")
-        elif mutation:
-            result = judge(mutation, result)
-        result = super().result(result, seconds)
-        if not mutation and result.status == ktap.PASS:
-            self._unbroken.add(result.name.partition("/")[2])
-        return result
+        with self._order:
+            if not mutation:
+                result = super().result(result, seconds)
+                self._unbroken[name] = result.status == ktap.PASS
+                if name in self._waiting:
+                    self.result(*self._waiting.pop(name))
+                return result
+            if name not in self._unbroken:
+                self._waiting[name] = result, seconds
+                return result
+            if self._unbroken[name]:
+                result = judge(mutation, result)
+            else:
+                result = ktap.Result(result.name, ktap.FAIL, "proves nothing, as the test does not pass without it")
+            return super().result(result, seconds)
 
     def _known_as(self, name: str) -> str:
         return self._mutations[f"mutation/{name.partition('/')[2]}"].test

@@ -46,11 +46,16 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(self.judged(failed, says="private pages"), (ktap.FAIL, "the guest did not boot"))
 
     def test_unbroken_has_to_pass(self) -> None:
+        """Whichever of the two is done first."""
         mutation = mutations.Mutation("m", mutations.MUTATIONS / "m.patch", "it", "a/test", (), "words", "")
-        for status, verdict in ((ktap.PASS, ktap.PASS), (ktap.FAIL, ktap.FAIL)):
-            verdicts = mutations._Verdicts(io.StringIO(), 2, SkipList(), {"mutation/m": mutation})
-            verdicts.result(ktap.Result("unbroken/m", status))
-            self.assertEqual(verdicts.result(ktap.Result("mutation/m", ktap.FAIL, "words")).status, verdict)
+        for status, counts in ((ktap.PASS, (2, 0)), (ktap.FAIL, (0, 2))):
+            results = ktap.Result("unbroken/m", status), ktap.Result("mutation/m", ktap.FAIL, "words")
+            for order in (results, results[::-1]):
+                with self.subTest(status=status, first=order[0].name):
+                    verdicts = mutations._Verdicts(io.StringIO(), 2, SkipList(), {"mutation/m": mutation})
+                    for result in order:
+                        verdicts.result(result)
+                    self.assertEqual((verdicts.passed, verdicts.failed), counts)
 
 
 if __name__ == "__main__":
