@@ -32,14 +32,16 @@ _ESCAPE = 0x01  # Ctrl-A, as in QEMU's own terminal
 def run_command(name: str, command: Sequence[str], *, kernel: str = "release", timeout: float = 600, **options: Any) -> int:
     """Boot topology `name`, run `command` in it, and return its exit status (128 plus the signal that killed it).
 
-    One argument is a shell command line, several are a program and its arguments. The command's output is ours. A guest
-    that failed gives a status of EXIT_STATUS, and says on stderr what happened. `options` are those of vm.Options.
+    One argument is a shell command line, several are a program and its arguments. The command's output is ours, and the
+    directory that the rig was started in is /host there, read-only. A guest that failed gives a status of EXIT_STATUS, and
+    says on stderr what happened. `options` are those of vm.Options.
     """
     def on_output(data: bytes, is_stderr: bool) -> None:
         stream = sys.stderr.buffer if is_stderr else sys.stdout.buffer
         stream.write(data)
         stream.flush()
 
+    options.setdefault("share", Path.cwd())
     try:
         with _guest(name, kernel, options) as guest:
             guest.boot()

@@ -20,8 +20,10 @@ GUEST = ["--no-build", "--kernel", "stock", "plain"]
 
 @case(timeout=600)
 def run_passes_on_output_and_status(t: Test) -> None:
-    done = t.host([*RIG, "run", *GUEST, "--", "sh", "-c", 'echo "$1"; echo err >&2; exit 5', "sh", "a  b"], check=False)
-    t.equal((done.stdout, done.status), ("a  b\n", 5), "stdout and exit status")
+    program = f"/host/{Path(__file__).relative_to(paths.REPO)}"
+    done = t.host([*RIG, "run", *GUEST, "--", "sh", "-c", 'echo "$1"; echo err >&2; head -n 1 "$2"; exit 5', "sh", "a  b",
+                   program], cwd=paths.REPO, check=False)
+    t.equal((done.stdout, done.status), ("a  b\n# SPDX-License-Identifier: GPL-2.0\n", 5), "stdout and exit status")
     t.check("err\n" in done.stderr, "stderr is passed on")
 
 
