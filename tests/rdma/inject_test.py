@@ -96,7 +96,7 @@ def delayed_fault(t: Test) -> None:
 @case(topology=HCA, timeout=180)
 def failed_data(t: Test) -> None:
     """A transfer that nobody claims: the source is the requester's memory for a write, the responder's for a read."""
-    for operation, status in (("write", "local protection error"), ("read", "remote access error"),
+    for operation, status in (("write", "local protection error"), ("read", "remote operation error"),
                               ("send", "local protection error")):
         with client(t, "pinned") as program, injected(t, "inject-fail-data", 1):
             program.ask("post", operation)

@@ -1508,7 +1508,7 @@ static void test_config_space(void)
     qtest_memset(r->h->qts, BUF_A, 0, 16);
     post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 2, r->key,
               command);
-    expect_send(r, MLX5_SYND_REMOTE_ACCESS);
+    expect_send(r, MLX5_SYND_REMOTE_OP);
     g_assert_cmphex(qtest_readw(r->h->qts, command) & 4, ==, 4);
     rig_stop(r);
 }
@@ -1532,7 +1532,7 @@ static void test_config_space_before(void)
     qtest_writew(r->h->qts, BUF_A + 12, before ^ INTX_DISABLE);
     post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 16, r->key,
               ECAM - 8);
-    expect_send(r, MLX5_SYND_REMOTE_ACCESS);
+    expect_send(r, MLX5_SYND_REMOTE_OP);
     g_assert_cmphex(qtest_readw(r->h->qts, command), ==, before);
     rig_stop(r);
 }

@@ -87,7 +87,7 @@ static Mlx5Copy copy_runs(Mlx5Cursor *dst, Mlx5Cursor *src, uint64_t *len,
             case MLX5_XLT_FAULT:
                 return MLX5_COPY_SRC_FAULT;
             default:
-                return MLX5_COPY_SRC_ERROR;
+                return MLX5_COPY_SRC_DENIED;
             }
         }
         switch (cursor_run(dst, *len, &to_ahead, &to, budget, fault)) {
@@ -96,7 +96,7 @@ static Mlx5Copy copy_runs(Mlx5Cursor *dst, Mlx5Cursor *src, uint64_t *len,
         case MLX5_XLT_FAULT:
             return MLX5_COPY_DST_FAULT;
         default:
-            return MLX5_COPY_DST_ERROR;
+            return MLX5_COPY_DST_DENIED;
         }
         /* Some progress, whatever it cost to get here */
         n = MIN(MIN(from->len, to->len), MAX(*budget, MLX5_MIN_COST));

@@ -573,7 +573,9 @@ typedef enum Mlx5Copy {
     MLX5_COPY_MORE,         /* budget used up */
     MLX5_COPY_SRC_FAULT,
     MLX5_COPY_DST_FAULT,
-    MLX5_COPY_SRC_ERROR,
+    MLX5_COPY_SRC_DENIED,   /* no key allows it */
+    MLX5_COPY_DST_DENIED,
+    MLX5_COPY_SRC_ERROR,    /* nobody answered at the bus address */
     MLX5_COPY_DST_ERROR,
 } Mlx5Copy;
 

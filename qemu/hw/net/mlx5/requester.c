@@ -527,7 +527,7 @@ static Step step_copy(Mlx5Qp *qp, Mlx5Qp *peer, bool to_local,
     Mlx5Cursor *dst = to_local ? &send->local : &send->remote;
     Mlx5Cursor *src = to_local ? &send->remote : &send->local;
     Mlx5Fault fault;
-    bool remote;
+    bool remote, denied = false;
 
     switch (mlx5_cursor_copy(dst, src, &send->left, budget, &fault)) {
     case MLX5_COPY_DONE:
@@ -540,9 +540,15 @@ static Step step_copy(Mlx5Qp *qp, Mlx5Qp *peer, bool to_local,
     case MLX5_COPY_DST_FAULT:
         remote = !to_local;
         return wait_fault(qp, dst->hca, &fault, remote, syndrome);
+    case MLX5_COPY_SRC_DENIED:
+        denied = true;
+        /* fall through */
     case MLX5_COPY_SRC_ERROR:
         remote = to_local;
         break;
+    case MLX5_COPY_DST_DENIED:
+        denied = true;
+        /* fall through */
     default:
         remote = !to_local;
         break;
@@ -551,13 +557,13 @@ static Step step_copy(Mlx5Qp *qp, Mlx5Qp *peer, bool to_local,
         *syndrome = MLX5_SYND_LOCAL_PROT;
         return STEP_FAILED;
     }
-    if (send->raddr) {
-        return remote_fail(qp, peer, MLX5_SYND_REMOTE_ACCESS,
-                           MLX5_SYND_LOCAL_PROT, MLX5_EVENT_WQ_ACCESS_ERROR,
-                           syndrome);
-    }
-    return remote_fail(qp, peer, MLX5_SYND_REMOTE_OP, MLX5_SYND_LOCAL_PROT,
-                       MLX5_EVENT_COMP, syndrome);
+    /* A receive buffer that its key denies is the receiver's own error. */
+    return remote_fail(qp, peer,
+                       send->raddr && denied ? MLX5_SYND_REMOTE_ACCESS :
+                                               MLX5_SYND_REMOTE_OP,
+                       MLX5_SYND_LOCAL_PROT,
+                       send->raddr ? MLX5_EVENT_WQ_ACCESS_ERROR :
+                                     MLX5_EVENT_COMP, syndrome);
 }
 
 static void send_delivered(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5CqeOpcode opcode)
