@@ -451,6 +451,7 @@ static const Command commands[] = {
     { MLX5_OP_CREATE_CQ, PAS, 16, ANY, CQ, 4, { CTX(cqc) }, 2 },
     { MLX5_OP_DESTROY_CQ, 16, 16, CQ },
     { MLX5_OP_QUERY_CQ, 16, 272, CQ },
+    { MLX5_OP_MODIFY_CQ, PAS, 16, CQ, ANY, 4, { CTX(cqc), IN(cmd) } },
     { MLX5_OP_CREATE_QP, PAS, 16, ANY, QP, 4, QP_PARTS, 4 },
     { MLX5_OP_DESTROY_QP, 16, 16, QP },
     { MLX5_OP_RST2INIT_QP, PAS, 16, QP, ANY, 0, QP_PARTS, 2 },

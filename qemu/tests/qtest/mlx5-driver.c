@@ -199,7 +199,8 @@ Queue eq_create(Hca *h, uint64_t events)
     uint8_t in[PAS + 8] = { 0 };
     uint8_t *ctx = in + 0x10;
     uint8_t eqe[MLX5_EQE_BYTES] = { 0 };
-    Queue eq = { .addr = pool_alloc(h, QUEUE * MLX5_EQE_BYTES) };
+    Queue eq = { .addr = pool_alloc(h, QUEUE * MLX5_EQE_BYTES),
+                 .log_size = LOG_QUEUE, .entry_bytes = MLX5_EQE_BYTES };
 
     eqe[MLX5_EQE_BYTES - 1] = 1;
     for (unsigned i = 0; i < QUEUE; i++) {
@@ -217,9 +218,13 @@ Queue eq_create(Hca *h, uint64_t events)
 
 bool ring_poll(Hca *h, Queue *q, uint8_t *entry, uint32_t size)
 {
-    qtest_memread(h->qts, q->addr + (q->ci & (QUEUE - 1)) * size, entry,
+    uint32_t index = q->ci & ((1u << q->log_size) - 1);
+
+    /* With entries of 128 bytes, all is in the second half. */
+    g_assert_cmpuint(size, <=, q->entry_bytes);
+    qtest_memread(h->qts, q->addr + (index + 1) * q->entry_bytes - size, entry,
                   size);
-    if ((entry[size - 1] & 1) != ((q->ci >> LOG_QUEUE) & 1)) {
+    if ((entry[size - 1] & 1) != ((q->ci >> q->log_size) & 1)) {
         return false;
     }
     q->ci++;
@@ -239,21 +244,54 @@ void ring_wait(Hca *h, Queue *q, uint8_t *entry, uint32_t size)
     g_assert_not_reached();
 }
 
+/* A buffer without entries, and what the context says of it. */
+static uint64_t cq_buffer(Hca *h, uint8_t *in, unsigned log_size,
+                          unsigned entry_bytes)
+{
+    uint64_t addr = pool_alloc(h, (uint64_t)entry_bytes << log_size);
+
+    for (unsigned i = 1; i <= 1u << log_size; i++) {
+        qtest_writeb(h->qts, addr + i * entry_bytes - 1, 0xf1);
+    }
+    fset(cqc, in + 0x10, cqe_sz, entry_bytes / MLX5_CQE_BYTES - 1);
+    fset(cqc, in + 0x10, log_cq_size, log_size);
+    stq_be_p(in + PAS, addr);
+    return addr;
+}
+
+unsigned cq_resize(Hca *h, Queue *cq, unsigned log_size, unsigned entry_bytes)
+{
+    uint8_t in[PAS + 8] = { 0 };
+    uint64_t addr = cq_buffer(h, in, log_size, entry_bytes);
+    unsigned status;
+
+    fset(cmd, in, op_mod, 1);
+    fset(obj, in, id, cq->id);
+    status = cmd_exec(h, in, sizeof(in), MLX5_OP_MODIFY_CQ, 16);
+    if (status == MLX5_STATUS_OK) {
+        cq->addr = addr;
+        cq->log_size = log_size;
+    }
+    return status;
+}
+
 Queue cq_create(Hca *h, const Queue *eq)
+{
+    return cq_create_sized(h, eq, LOG_QUEUE, MLX5_CQE_BYTES);
+}
+
+Queue cq_create_sized(Hca *h, const Queue *eq, unsigned log_size,
+                      unsigned entry_bytes)
 {
     uint8_t in[PAS + 8] = { 0 };
     uint8_t *ctx = in + 0x10;
-    Queue cq = { .addr = pool_alloc(h, QUEUE * MLX5_CQE_BYTES),
-                 .dbr = pool_alloc(h, 8) };
+    Queue cq = { .addr = cq_buffer(h, in, log_size, entry_bytes),
+                 .dbr = pool_alloc(h, 8),
+                 .log_size = log_size, .entry_bytes = entry_bytes };
 
-    for (unsigned i = 0; i < QUEUE; i++) {
-        qtest_writeb(h->qts, cq.addr + i * MLX5_CQE_BYTES + 63, 0xf1);
-    }
-    fset(cqc, ctx, log_cq_size, LOG_QUEUE);
     fset(cqc, ctx, uar_page, h->uar);
     fset(cqc, ctx, c_eqn_or_apu_element, eq->id);
     fset(cqc, ctx, dbr_addr, cq.dbr);
-    stq_be_p(in + PAS, cq.addr);
     g_assert_cmphex(cmd_exec(h, in, sizeof(in), MLX5_OP_CREATE_CQ, 16), ==,
                     MLX5_STATUS_OK);
     cq.id = fget(obj, h->out, id);

@@ -60,6 +60,8 @@ typedef struct Queue {
     uint64_t addr;
     uint64_t dbr;
     uint32_t ci;
+    unsigned log_size;
+    unsigned entry_bytes;
 } Queue;
 
 typedef struct Qp {
@@ -116,6 +118,14 @@ void hca_init(Hca *h);
 
 Queue eq_create(Hca *h, uint64_t events);
 Queue cq_create(Hca *h, const Queue *eq);
+/* One of other than the usual size, with entries of 64 or 128 bytes. */
+Queue cq_create_sized(Hca *h, const Queue *eq, unsigned log_size,
+                      unsigned entry_bytes);
+/*
+ * Move a CQ to a new buffer of @log_size, with an entry size of the command's
+ * own; its status. What is still in the old buffer is for the caller.
+ */
+unsigned cq_resize(Hca *h, Queue *cq, unsigned log_size, unsigned entry_bytes);
 /* The next entry of a ring, if the device has written it. */
 bool ring_poll(Hca *h, Queue *q, uint8_t *entry, uint32_t size);
 void ring_wait(Hca *h, Queue *q, uint8_t *entry, uint32_t size);

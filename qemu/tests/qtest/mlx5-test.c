@@ -787,6 +787,102 @@ static void test_to_itself(void)
     rig_stop(r);
 }
 
+/* Have @n requests of @qp, which is connected to itself, complete. */
+static void post_many(Rig *r, Qp *qp, unsigned n)
+{
+    while (n--) {
+        post_rdma(r->h, qp, MLX5_WQE_WRITE, r->key, BUF_A, 8, r->key, BUF_B);
+    }
+}
+
+static void expect_many(Rig *r, Queue *cq, const Qp *qp, unsigned n)
+{
+    uint8_t cqe[MLX5_CQE_BYTES];
+
+    while (n--) {
+        cq_wait(r->h, cq, cqe);
+        cqe_check(cqe, MLX5_CQE_REQ, qp, 0);
+    }
+}
+
+static void test_cqe_size(void)
+{
+    Rig *r = rig_start();
+    Queue cq = cq_create_sized(r->h, &r->async, 2, 128);
+    Qp qp = qp_create(r->h, MLX5_ST_RC, r->pd, &cq);
+
+    qp_connect(r->h, &qp, r->pd, &qp);
+    for (unsigned i = 0; i < 5; i++) {
+        post_many(r, &qp, 2);
+        expect_many(r, &cq, &qp, 2);
+    }
+    rig_stop(r);
+}
+
+/* What was not read stays in the old buffer, up to an entry that says so. */
+static void expect_resize(Rig *r, Queue old, Queue *cq, const Qp *qp,
+                          unsigned left)
+{
+    uint8_t cqe[MLX5_CQE_BYTES];
+
+    expect_many(r, &old, qp, left);
+    ring_wait(r->h, &old, cqe, sizeof(cqe));
+    g_assert_cmphex(fget(cqe, cqe, opcode), ==, MLX5_CQE_RESIZE_CQ);
+    cq->ci = old.ci;
+    put_be32(r->h, cq->dbr, cq->ci);
+}
+
+static void test_cq_resize(void)
+{
+    Rig *r = rig_start();
+    Queue cq = cq_create_sized(r->h, &r->async, 2, MLX5_CQE_BYTES), old;
+    Queue none = { .id = 0xfff };
+    Qp qp = qp_create(r->h, MLX5_ST_RC, r->pd, &cq);
+    uint8_t cqe[MLX5_CQE_BYTES];
+
+    qp_connect(r->h, &qp, r->pd, &qp);
+    post_many(r, &qp, 3);
+    old = cq;
+    for (unsigned i = 0; i < 3; i++) {
+        ring_wait(r->h, &old, cqe, sizeof(cqe));
+    }
+    old = cq;
+    g_assert_cmphex(cq_resize(r->h, &cq, 3, MLX5_CQE_BYTES), ==,
+                    MLX5_STATUS_OK);
+    expect_resize(r, old, &cq, &qp, 3);
+    /* More than the old one has room for, and then around the new one. */
+    post_many(r, &qp, 7);
+    expect_many(r, &cq, &qp, 7);
+    post_many(r, &qp, 4);
+    expect_many(r, &cq, &qp, 4);
+    old = cq;
+    g_assert_cmphex(cq_resize(r->h, &cq, 1, MLX5_CQE_BYTES), ==,
+                    MLX5_STATUS_OK);
+    expect_resize(r, old, &cq, &qp, 0);
+    for (unsigned i = 0; i < 3; i++) {
+        post_many(r, &qp, 1);
+        expect_many(r, &cq, &qp, 1);
+    }
+
+    /* What is refused leaves the CQ as it was. */
+    g_assert_cmphex(cq_resize(r->h, &none, 3, MLX5_CQE_BYTES), ==,
+                    MLX5_STATUS_BAD_RES);
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_MODIFY_CQ, cq.id), ==,
+                    MLX5_STATUS_BAD_INPUT_LEN);
+    g_assert_cmphex(cq_resize(r->h, &cq, 3, 128), ==, MLX5_STATUS_BAD_PARAM);
+    g_assert_cmphex(cq_resize(r->h, &cq, 8, MLX5_CQE_BYTES), ==,
+                    MLX5_STATUS_BAD_PARAM);
+    post_many(r, &qp, 2);
+    old = cq;
+    for (unsigned i = 0; i < 2; i++) {
+        ring_wait(r->h, &old, cqe, sizeof(cqe));
+    }
+    g_assert_cmphex(cq_resize(r->h, &cq, 3, MLX5_CQE_BYTES), ==,
+                    MLX5_STATUS_BAD_SIZE);
+    expect_many(r, &cq, &qp, 2);
+    rig_stop(r);
+}
+
 static void umr_exec(Rig *r, uint32_t key, const Umr *umr, unsigned syndrome)
 {
     uint8_t cqe[MLX5_CQE_BYTES];
@@ -1906,6 +2002,8 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/send-error", test_send_error);
     qtest_add_func("/mlx5/qp/qkey", test_qkey);
     qtest_add_func("/mlx5/qp/to-itself", test_to_itself);
+    qtest_add_func("/mlx5/cq/cqe-size", test_cqe_size);
+    qtest_add_func("/mlx5/cq/resize", test_cq_resize);
     qtest_add_func("/mlx5/mkey/umr", test_umr);
     qtest_add_func("/mlx5/mkey/umr-privilege", test_umr_privilege);
     qtest_add_func("/mlx5/mkey/invalidate", test_invalidate);

@@ -53,6 +53,7 @@ static const CapValue general_caps[] = {
     GEN(atomic, 1),
     GEN(pg, 1),
     GEN(cq_oi, 1),
+    GEN(cq_resize, 1),
     GEN(pkv, 1),
     GEN(qkv, 1),
     /* The three that implicit ODP needs. */

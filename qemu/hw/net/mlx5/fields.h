@@ -92,6 +92,7 @@ typedef struct Mlx5Layout {
     F(cmd_hca_cap, cmdif_checksum,          0x40, 14,  2)       \
     F(cmd_hca_cap, atomic,                  0x40,  1,  1)       \
     F(cmd_hca_cap, cq_oi,                   0x44, 31,  1)       \
+    F(cmd_hca_cap, cq_resize,               0x44, 30,  1)       \
     F(cmd_hca_cap, pg,                      0x44, 24,  1)       \
     F(cmd_hca_cap, qkv,                     0x44,  9,  1)       \
     F(cmd_hca_cap, pkv,                     0x44,  8,  1)       \

@@ -284,6 +284,7 @@ typedef struct Mlx5Cq {
     Mlx5Eq *eq;
     uint8_t ctx[64];
     uint32_t log_size;
+    uint32_t stride;        /* bytes from one entry to the next */
     uint32_t uar;
     uint64_t dbr_addr;
     uint32_t pi;

@@ -34,6 +34,7 @@ typedef enum Mlx5Opcode {
     MLX5_OP_CREATE_CQ = 0x400,
     MLX5_OP_DESTROY_CQ = 0x401,
     MLX5_OP_QUERY_CQ = 0x402,
+    MLX5_OP_MODIFY_CQ = 0x403,
     MLX5_OP_CREATE_QP = 0x500,
     MLX5_OP_DESTROY_QP = 0x501,
     MLX5_OP_RST2INIT_QP = 0x502,
@@ -207,6 +208,7 @@ typedef enum Mlx5CqeOpcode {
     MLX5_CQE_RESP_SEND = 0x2,
     MLX5_CQE_RESP_SEND_IMM = 0x3,
     MLX5_CQE_RESP_SEND_INV = 0x4,
+    MLX5_CQE_RESIZE_CQ = 0x5,
     MLX5_CQE_REQ_ERR = 0xd,
     MLX5_CQE_RESP_ERR = 0xe,
 } Mlx5CqeOpcode;
