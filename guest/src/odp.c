@@ -11,6 +11,7 @@
  *                                         ways in KINDS (separated by commas)
  *   odp children COUNT                    fill and empty COUNT child regions of an implicit region
  *   odp absent                            READ of pages that were absent when a large region was registered
+ *   odp discarded [-i] ROUNDS             READ of a page that was discarded a moment ago
  *
  * There are two memories. What an operation is about is the target, which is device private at first: in the PCI BAR of
  * the simulated GPU or, with -g, in the VRAM of a GPU that nouveau drives. The other end is local, and in the memory of
@@ -904,6 +905,38 @@ static void absent(void)
 	deregister(target_mr);
 }
 
+/*
+ * What was discarded is zeros, and not an error. With an implicit region its child goes as well, as there is no other page
+ * in it, and the request comes while it goes.
+ */
+static void discarded(unsigned long rounds)
+{
+	struct ibv_sge sge;
+	unsigned long i, at;
+
+	size = PAGE;
+	target = map_aligned(size);
+	local = map_aligned(size);
+	register_local(0);
+	target_mr = register_odp(target, size);
+	sge = element(local, PAGE, local_mr->lkey);
+	for (i = 1; i <= rounds; i++) {
+		struct ibv_send_wr wr = request(IBV_WR_RDMA_WRITE, &sge, target, target_mr->rkey);
+
+		fill(local, i);
+		succeed(pair_send(&ends, &wr), "WRITE");
+		verify(target, i, "what was written");
+		discard();
+		wr.opcode = IBV_WR_RDMA_READ;
+		succeed(pair_send(&ends, &wr), "READ");
+		errno = 0;
+		for (at = 0; at < PAGE; at++)
+			if (local[at])
+				die("round %lu: byte %lu of a discarded page is %#x", i, at, local[at]);
+	}
+	deregister(target_mr);
+}
+
 static enum kind find_kind(const char *name)
 {
 	enum kind kind;
@@ -950,6 +983,10 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(command, "absent")) {
 		absent();
+		return 0;
+	}
+	if (!strcmp(command, "discarded") && optind < argc) {
+		discarded(strtoul(argv[optind], NULL, 0));
 		return 0;
 	}
 	if (options.target >= PRIVATE || options.local >= PRIVATE)

@@ -51,3 +51,11 @@ def absent_pages(t: Test) -> None:
     """The MTTs of absent pages in a large region hold nothing that an earlier part of the update has left."""
     rdma.load(t.vm)
     t.vm.run("odp absent")
+
+
+@case(topology="switch:hca", timeout=120)
+def discarded_pages(t: Test) -> None:
+    """A request for a page that was discarded a moment ago finds zeros, also while the child of an implicit region goes."""
+    rdma.load(t.vm)
+    t.vm.run("odp discarded 20")
+    t.vm.run("odp discarded -i 20")
