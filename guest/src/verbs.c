@@ -114,7 +114,8 @@ static void side_unregister(struct side *side)
 	side->buffer = NULL;
 }
 
-static bool end_create(struct end *end, struct side *side, enum ibv_qp_type type)
+/* On `cq`, which is then the end's own, or on a new completion queue */
+static bool end_create(struct end *end, struct side *side, enum ibv_qp_type type, struct ibv_cq *cq)
 {
 	struct ibv_qp_init_attr init = {
 		.cap = { .max_send_wr = 64, .max_recv_wr = 64, .max_send_sge = 4, .max_recv_sge = 4, .max_inline_data = 128 },
@@ -122,7 +123,7 @@ static bool end_create(struct end *end, struct side *side, enum ibv_qp_type type
 	};
 
 	end->side = side;
-	end->cq = ibv_create_cq(side->context, 256, NULL, NULL, 0);
+	end->cq = cq ? cq : ibv_create_cq(side->context, 256, NULL, NULL, 0);
 	if (!end->cq)
 		return fail("ibv_create_cq: %m");
 	init.send_cq = init.recv_cq = end->cq;
@@ -164,11 +165,16 @@ static bool end_connect(struct end *end, const struct end *other, enum ibv_qp_ty
 	return !ibv_modify_qp(end->qp, &attr, mask) || fail("to RTS: %m");
 }
 
-static bool pair_open(struct end *ends, enum ibv_qp_type type, int access)
+static bool pair_open_on(struct end *ends, enum ibv_qp_type type, int access, struct ibv_cq *cq)
 {
 	memset(ends, 0, 2 * sizeof(*ends));
-	return end_create(&ends[0], &sides[0], type) && end_create(&ends[1], &sides[1], type) &&
+	return end_create(&ends[0], &sides[0], type, cq) && end_create(&ends[1], &sides[1], type, NULL) &&
 	       end_connect(&ends[0], &ends[1], type, access) && end_connect(&ends[1], &ends[0], type, access);
+}
+
+static bool pair_open(struct end *ends, enum ibv_qp_type type, int access)
+{
+	return pair_open_on(ends, type, access, NULL);
 }
 
 static void pair_close(struct end *ends)
@@ -553,6 +559,93 @@ static bool run_datagrams(void)
 
 static bool test_ud(void) { return with_memory(PINNED, all_access, run_datagrams); }
 
+static bool post_write(struct end *ends, struct ibv_sge *sge)
+{
+	struct ibv_send_wr wr = { .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED, .sg_list = sge, .num_sge = 1 };
+
+	wr.wr.rdma.remote_addr = (uintptr_t)sides[1].buffer;
+	wr.wr.rdma.rkey = sides[1].mr->rkey;
+	return post(&ends[0], &wr);
+}
+
+/* Another size while there are completions in the queue, some of which nobody has seen yet, and while more come. */
+static bool run_resize(void)
+{
+	static const int cqes[] = { 8, 1000, 63, 300, 9 };
+	struct ibv_sge sge = piece(&sides[0], 0, 8);
+	struct end ends[2];
+	bool good = pair_open(ends, IBV_QPT_RC, all_access);
+	struct ibv_wc wc;
+
+	for (unsigned int round = 0; good && round < 50; round++) {
+		int cqe = cqes[round % ARRAY_SIZE(cqes)], err;
+
+		for (unsigned int i = 0; good && i < 8; i++)
+			good = post_write(ends, &sge);
+		good = good && completed(&ends[0], IBV_WC_SUCCESS, &wc);
+		err = good ? ibv_resize_cq(ends[0].cq, cqe) : 0;
+		if (err || (good && ends[0].cq->cqe < cqe))
+			good = fail("ibv_resize_cq: %s, %d entries of %d", strerror(err), ends[0].cq->cqe, cqe);
+		for (unsigned int i = 1; good && i < 8; i++)
+			good = completed(&ends[0], IBV_WC_SUCCESS, &wc);
+		if (good && ibv_poll_cq(ends[0].cq, 1, &wc))
+			good = fail("one completion too many");
+	}
+	pair_close(ends);
+	return good;
+}
+
+static bool test_resize(void) { return with_memory(PINNED, all_access, run_resize); }
+
+static bool read_clock(uint64_t *cycles)
+{
+	struct ibv_values_ex values = { .comp_mask = IBV_VALUES_MASK_RAW_CLOCK };
+
+	if (ibv_query_rt_values_ex(sides[0].context, &values))
+		return fail("ibv_query_rt_values_ex: %m");
+	*cycles = values.raw_clock.tv_sec * 1000000000ull + values.raw_clock.tv_nsec;
+	return true;
+}
+
+/* A time stamp is between what the device's clock shows before and after. */
+static bool run_time_stamps(void)
+{
+	struct ibv_cq_init_attr_ex init = { .cqe = 64, .wc_flags = IBV_WC_EX_WITH_COMPLETION_TIMESTAMP };
+	struct ibv_cq_ex *cq = ibv_create_cq_ex(sides[0].context, &init);
+	struct ibv_sge sge = piece(&sides[0], 0, 8);
+	struct ibv_device_attr_ex device;
+	struct end ends[2] = { 0 };
+	bool good = cq || fail("ibv_create_cq_ex: %m");
+
+	if (good && (ibv_query_device_ex(sides[0].context, NULL, &device) || !device.hca_core_clock))
+		good = fail("the frequency of the device's clock is unknown");
+	good = good && pair_open_on(ends, IBV_QPT_RC, all_access, ibv_cq_ex_to_cq(cq));
+	for (unsigned int i = 0; good && i < 10; i++) {
+		struct ibv_poll_cq_attr poll = { 0 };
+		uint64_t before, after, stamp;
+		int err;
+
+		good = read_clock(&before) && post_write(ends, &sge);
+		if (!good)
+			break;
+		do
+			err = ibv_start_poll(cq, &poll);
+		while (err == ENOENT);
+		stamp = err ? 0 : ibv_wc_read_completion_ts(cq);
+		if (err || cq->status != IBV_WC_SUCCESS)
+			good = fail("ibv_start_poll: %d, completed with %d", err, cq->status);
+		if (!err)
+			ibv_end_poll(cq);
+		good = good && read_clock(&after);
+		if (good && (stamp < before || stamp > after))
+			good = fail("a time stamp of %ju, between %ju and %ju", (uintmax_t)stamp, (uintmax_t)before, (uintmax_t)after);
+	}
+	pair_close(ends);
+	return good;
+}
+
+static bool test_time_stamps(void) { return with_memory(PINNED, all_access, run_time_stamps); }
+
 static bool open_sides(char **names)
 {
 	return side_open(&sides[0], names[0]) && side_open(&sides[1], names[1]);
@@ -599,6 +692,8 @@ static const struct {
 	{ "many_qps", test_many_qps, false },
 	{ "uc", test_uc, false },
 	{ "ud", test_ud, false },
+	{ "resize", test_resize, false },
+	{ "time_stamps", test_time_stamps, false },
 	{ "processes", test_processes, true },
 };
 

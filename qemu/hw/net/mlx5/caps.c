@@ -54,6 +54,8 @@ static const CapValue general_caps[] = {
     GEN(pg, 1),
     GEN(cq_oi, 1),
     GEN(cq_resize, 1),
+    /* The internal timer and the time stamps of completions are in ns. */
+    GEN(device_frequency_khz, 1000 * 1000),
     GEN(pkv, 1),
     GEN(qkv, 1),
     /* The three that implicit ODP needs. */

@@ -112,6 +112,7 @@ typedef struct Mlx5Layout {
     F(cmd_hca_cap, qp_latency_sensitive_disable, 0x74, 13, 1)   \
     F(cmd_hca_cap, ats,                     0x8c, 30,  1)       \
     F(cmd_hca_cap, log_uar_page_sz,         0x90,  0, 16)       \
+    F(cmd_hca_cap, device_frequency_khz,    0x9c,  0, 32)       \
     F(cmd_hca_cap, num_of_uars_per_page,    0xa4,  0, 32)
 
 #define MLX5_FIELDS_ODP_CAP(F)                      \
