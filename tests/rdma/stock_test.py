@@ -19,6 +19,8 @@ def traffic(t: Test) -> None:
     first, second = rdma.load(t.vm)
     for symbol in ("mlx5e_open", "mlx5_eswitch_init", "ipoib_add_one"):
         t.check(t.vm.run(["grep", "-qw", symbol, "/proc/kallsyms"], check=False).status == 0, f"this kernel has {symbol}()")
+    clocks = t.vm.run("cat /sys/class/ptp/*/clock_name").stdout.split()
+    t.equal(clocks, ["mlx5_ptp"] * 2, "the PTP clocks of the HCAs")
     rdma.pairs(t, COMMANDS, first, first)
     rdma.pairs(t, COMMANDS, first, second)
     t.equal(t.vm.guest_errors(), [], "what the model calls an error of the guest")
