@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="what to build (default: all three)")
     _kernel_option(sub)
 
-    sub = verb("run", _run, "run a command in a guest; exits with its status")
+    sub = verb("run", _run, "run a command in a guest, where /host is this directory; exits with its status")
     _guest_options(sub)
     sub.add_argument("--timeout", type=float, default=600, help="seconds that the command may take (default 600)")
     sub.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command and its arguments")

@@ -15,7 +15,6 @@ enum {
     CQC_STATUS_WRITE_FAIL = 0xa,
     CQC_ST_ARMED = 0x9,
     CQC_ST_FIRED = 0xa,
-    CQE_SIZE_64 = 0,
     CQE_SIZE_128 = 1,
     MODIFY_RESIZE = 1,
     CQ_ERROR_OVERRUN = 1,
