@@ -378,6 +378,8 @@ def slow_copies(t: Test, client: Dialogue) -> None:
     """Nobody uses a page before the copy engine is done, and copies that have to wait for room are not lost."""
     t.vm.qom_set("gpu", "copy-delay-us", 200)
     try:
+        # Once around the push buffer: the driver then waits for room where the GPU was when it got to the end.
+        in_vram(t, client, 8 << 20)
         for size, huge in ((8 << 20, False), (HUGE, True)):
             check_intact(t, in_vram(t, client, size, huge=huge))
     finally:
@@ -406,6 +408,18 @@ def failed_copy(t: Test, client: Dialogue) -> None:
         one.fill()
         migrate(t, one)
         check_intact(t, one)
+
+
+@svm_case()
+def failed_copy_back(t: Test, client: Dialogue) -> None:
+    """When the copy engine fails at what the CPU touches, the CPU gets an error instead of memory that nothing was copied to."""
+    for huge in (False, True):
+        there = in_vram(t, client, huge=huge)
+        t.vm.qom_set("gpu", "fail-copies", 1)
+        t.equal(client.number("readable", there.address, there.size), 0, "bytes that can be read of what was not copied")
+        t.equal(there.resident(), there.pages, "pages that stay in VRAM as they were not copied")
+        t.equal(t.vm.qom_get("gpu", "fail-copies"), 0, "copies that are still to fail")
+        rebound(t, client)
 
 
 @svm_case(full=True, fresh=True)
