@@ -17,7 +17,7 @@
  *	pageout ADDRESS SIZE		madvise(MADV_PAGEOUT)
  *	fill ADDRESS SIZE SEED		write a pattern that tells seed and offset
  *	check ADDRESS SIZE SEED [SKIP]	"ok N": the first N bytes are that pattern, whose first SKIP bytes are before ADDRESS
- *	touch ADDRESS SIZE		read a byte of each page
+ *	touch ADDRESS SIZE		read a byte of each page; page faults that this takes
  *	readable ADDRESS SIZE		"ok N": the kernel can read the first N bytes, rounded to whole pages
  *	zero ADDRESS SIZE		"ok N": the first N bytes are 0
  *	huge ADDRESS SIZE		"ok N": N bytes are mapped by huge pages (AnonHugePages in smaps)
@@ -45,6 +45,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -101,6 +102,18 @@ static void fill(void *to, size_t size, uint64_t seed, uint64_t offset)
 
 	for (size_t i = 0; i < size / 8; i++)
 		p[i] = pattern(seed, offset + i * 8);
+}
+
+/* Returns how many page faults that took. */
+static long read_pages(const void *at, size_t size)
+{
+	struct rusage before, after;
+
+	getrusage(RUSAGE_SELF, &before);
+	for (size_t i = 0; i < size; i += PAGE)
+		(void)*(const volatile char *)(at + i);
+	getrusage(RUSAGE_SELF, &after);
+	return after.ru_minflt + after.ru_majflt - before.ru_minflt - before.ru_majflt;
 }
 
 static size_t matching(const void *at, size_t size, uint64_t seed, uint64_t offset)
@@ -463,9 +476,7 @@ static void run(const char *command, const char *word, const uint64_t *n)
 	} else if (!strcmp(command, "check")) {
 		ok(" %zu", matching(at, n[1], n[2], n[3]));
 	} else if (!strcmp(command, "touch")) {
-		for (uint64_t i = 0; i < n[1]; i += PAGE)
-			(void)*(volatile char *)(at + i);
-		ok("%s", "");
+		ok(" %ld", read_pages(at, n[1]));
 	} else if (!strcmp(command, "readable")) {
 		ok(" %zu", readable(at, n[1]));
 	} else if (!strcmp(command, "zero")) {
