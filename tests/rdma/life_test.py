@@ -83,7 +83,8 @@ def unplugged(t: Test) -> None:
     end_traffic(t, sides)
     driver, *properties = argument.split(",")
     pairs = (each.split("=") for each in properties)
-    values: dict[str, Any] = {name: int(value) if value.isdigit() else value for name, value in pairs}
+    switch: dict[str, Any] = {"on": True, "off": False}
+    values = {name: int(value) if value.isdigit() else switch.get(value, value) for name, value in pairs}
     t.vm.qmp("device_add", driver=driver, **values)
     address = t.vm.pci_address(ROLE)
     t.vm.run(f"until ls -d /sys/bus/pci/devices/*/infiniband | grep -q {address} ; do sleep 0.5; done", timeout=300)
