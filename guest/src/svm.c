@@ -17,7 +17,7 @@
  *	pageout ADDRESS SIZE		madvise(MADV_PAGEOUT)
  *	fill ADDRESS SIZE SEED		write a pattern that tells seed and offset
  *	check ADDRESS SIZE SEED [SKIP]	"ok N": the first N bytes are that pattern, whose first SKIP bytes are before ADDRESS
- *	touch ADDRESS SIZE		read a byte of each page; page faults that this takes
+ *	touch ADDRESS SIZE		"ok N": reading a byte of each page took N page faults
  *	readable ADDRESS SIZE		"ok N": the kernel can read the first N bytes, rounded to whole pages
  *	zero ADDRESS SIZE		"ok N": the first N bytes are 0
  *	huge ADDRESS SIZE		"ok N": N bytes are mapped by huge pages (AnonHugePages in smaps)
