@@ -72,9 +72,14 @@ def select(cases: Sequence[Case], pattern: str = "", full: bool = False) -> list
     def matches(name: str) -> bool:
         return fnmatch.fnmatchcase(name, pattern) if set("*?") & set(pattern) else pattern in name
 
-    chosen = [c for c in cases if matches(c.name) and (full or not c.full or c.name == pattern)]
+    matching = [c for c in cases if matches(c.name)]
+    chosen = [c for c in matching if full or not c.full or c.name == pattern]
+    if matching and not chosen:
+        shown = [*(c.name for c in matching[:3]), *(["..."] if len(matching) > 3 else [])]
+        raise RigError(f"only long tests match '{pattern}': {', '.join(shown)}",
+                       "long tests: add --full, or give the whole name of one")
     if not chosen:
-        raise RigError(f"no test matches '{pattern}'", "rig/rig test --list shows the names of all")
+        raise RigError(f"no test matches '{pattern}'", "rig/rig test --list --full shows the names of all")
     return chosen
 
 

@@ -98,7 +98,8 @@ class Table:
         if fabric is None or iommu is None:
             close = difflib.get_close_matches(name, self.names(), 1)
             raise RigError(f"there is no topology {name!r}",
-                           (f"did you mean {close[0]!r}? " if close else "") + "known: " + ", ".join(self.names()))
+                           (f"did you mean {close[0]!r}? " if close else "") + "known: " + ", ".join(self.names())
+                           + "; with other devices, by :SET behind it: " + ", ".join(self.sets))
         if chosen and chosen not in self.sets:
             raise RigError(f"topology {name!r}: there is no device set {chosen!r}", "known: " + ", ".join(self.sets))
         ports = fabric.get("ports", [])
@@ -129,11 +130,14 @@ def table() -> Table:
 
 
 def print_table() -> None:
-    """Print the topologies with what they are (`rig topologies`)."""
+    """Print the topologies, and the sets of devices, with what they are (`rig topologies`)."""
     known = [get(name) for name in names()]
-    width = max(len(t.name) for t in known)
+    width = max(map(len, (*names(), *table().sets)))
     for t in known:
         print(f"{t.name:<{width}}  {t.mapping_type or '-':<13}  {t.description}")
+    print("\nThe devices in the ports are those of the first of these sets, or of another one by :SET behind the name (switch:hca):\n")
+    for name, members in table().sets.items():
+        print(f"{name:<{width}}  " + (", ".join(f"{member['role']} ({member['driver']})" for member in members) or "none"))
 
 
 def names() -> list[str]:

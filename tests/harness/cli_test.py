@@ -66,7 +66,7 @@ class Words(unittest.TestCase):
 
     def test_names_that_do_not_exist(self) -> None:
         for line, words in (("run nowhere -- true", "no topology 'nowhere'"), ("shell nowhere", "no topology 'nowhere'"),
-                            ("run --kernel odd plain -- true", "invalid choice: 'odd'"), ("test no-such-test", "no test matches")):
+                            ("run --kernel odd plain -- true", "invalid choice: 'odd'"), ("test no-such-test", "no test matches"), ("test e2e/soak", "only long tests(?s:.*)add --full")):
             with self.subTest(line=line):
                 self.refused(line, words)
 

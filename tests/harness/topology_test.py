@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The table of topologies is checked when it is read, and becomes the QEMU arguments that it says."""
+import contextlib
+import io
 import tempfile
 import unittest
 from pathlib import Path
@@ -71,7 +73,7 @@ class Tables(unittest.TestCase):
         self.assertEqual((found.devices[-1], found.objects), ("dev,id=importer,bus=p0", ("memory,id=m",)))
 
     def test_wrong_names(self) -> None:
-        for name, words in (("g", "known: f, f"), ("f+atz", "did you mean 'f.ats'"), ("f:four", "no device set 'four'"),
+        for name, words in (("g", "known: f, f(?s:.*):SET behind it: two, three"), ("f+atz", "did you mean 'f.ats'"), ("f:four", "no device set 'four'"),
                             ("f:three", "c wants port 2 of the fabric's 2"), ("", "no topology")):
             with self.subTest(name=name), self.assertRaisesRegex(RigError, words):
                 self.table(GOOD).get(name)
@@ -85,6 +87,13 @@ class Tables(unittest.TestCase):
                                 ("[cpu]", "[cpu", "not valid TOML")):
             with self.subTest(new=new), self.assertRaisesRegex(RigError, words):
                 self.table(GOOD.replace(old, new))
+
+    def test_the_list_has_every_name_and_set(self) -> None:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            topology.print_table()
+        lines = [line.split() for line in said.getvalue().splitlines()]
+        self.assertLessEqual({*topology.names(), *topology.table().sets}, {words[0] for words in lines if words})
+        self.assertIn(["two-hcas", "importer", "(mlx5),", "remote", "(mlx5)"], lines)
 
     def test_ours_is_good(self) -> None:
         for name in topology.names():
