@@ -7,12 +7,10 @@ is told is printed at once, and kept in build/bench.
 """
 import inspect
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional, Sequence, TextIO
-
-from . import accel, bench_page, git, images, kernel, paths, topology, ui, unittests
+from . import accel, bench_page, failure, git, images, kernel, paths, topology, ui, unittests
 from .measured import Item, Line, Plot, Section, Spread, Value
 from .runs import new_run_directory
 from .ui import RigError, say, step
@@ -20,13 +18,14 @@ from .vm import Options, Vm
 
 BENCHES = paths.REPO / "bench"
 REPORTS = paths.BUILD / "bench"
-"""Where the last run's report is: report.html, and report.txt with the same numbers."""
+"""Where the report of the last run of all benchmarks is: report.html, and report.txt with the same numbers; report-NAME.* are of the
+last run of one."""
 
 
 class Bench:
     """One run of one benchmark. `kernel` is the variant that its guests boot."""
 
-    def __init__(self, name: str, variant: str, directory: Path, stream: TextIO = sys.stdout, title: str = "") -> None:
+    def __init__(self, name: str, variant: str, directory: Path, stream: Optional[TextIO] = None, title: str = "") -> None:
         self.name = name
         self.kernel = variant
         self.missed = 0
@@ -109,30 +108,44 @@ def _compares(wanted: str) -> bool:
 
 
 def run(wanted: str, variant: str, check: bool = False) -> int:
-    """Run the benchmark `wanted`, or all. Returns the exit status: 1 when `check` is set and a target was missed."""
+    """Run the benchmark `wanted`, or all. Returns the exit status: 1 when one could not be finished, and when `check` is set and a
+    target was missed. The report has whatever was measured."""
     directory = new_run_directory()
     missed = 0
-    sections = []
-    for name, module in load(wanted).items():
-        bench = Bench(name, variant, directory / name, title=(inspect.getdoc(module) or name).splitlines()[0])
-        sections.append(bench.section)
-        print(f"{name}: kernel {variant}", flush=True)
-        module.run(bench)
-        missed += bench.missed
-    for path in report(variant, sections):
-        print(path, flush=True)
+    given_up = []
+    sections: list[Section] = []
+    try:
+        for name, module in load(wanted).items():
+            bench = Bench(name, variant, directory / name, title=(inspect.getdoc(module) or name).splitlines()[0])
+            sections.append(bench.section)
+            print(f"{name}: kernel {variant}", flush=True)
+            try:
+                module.run(bench)
+            except BaseException as error:
+                bench.remark("This benchmark was not finished: " + failure.explain(error)[0].splitlines()[0])
+                if not isinstance(error, (RigError, *failure.GUEST)):
+                    raise
+                given_up.append(name)
+                say("rig: " + "\n".join(failure.explain(error)))
+            missed += bench.missed
+    finally:
+        for path in report(variant, sections, wanted):
+            print(path, flush=True)
     say(f"  targets missed: {missed}; logs: {directory}")
-    return 1 if check and missed else 0
+    if given_up:
+        say(f"  not finished: {', '.join(given_up)}")
+    return 1 if given_up or (check and missed) else 0
 
 
-def report(variant: str, sections: Sequence[Section]) -> list[Path]:
-    """Write the report of this process's measurements. Returns its files."""
+def report(variant: str, sections: Sequence[Section], wanted: str = "") -> list[Path]:
+    """Write the report of this process's measurements; one of its own if only the benchmark `wanted` was run. Returns its files."""
     machine = describe_machine(variant)
     steps = [(spent.title, spent.seconds) for spent in ui.STEP_SECONDS if spent.seconds >= 1]
     REPORTS.mkdir(parents=True, exist_ok=True)
+    stem = f"report-{wanted}" if wanted else "report"
     written = []
-    for name, content in (("report.html", bench_page.page(machine, sections, steps)),
-                          ("report.txt", bench_page.text(machine, sections, steps))):
+    for name, content in ((f"{stem}.html", bench_page.page(machine, sections, steps)),
+                          (f"{stem}.txt", bench_page.text(machine, sections, steps))):
         written.append(REPORTS / name)
         written[-1].write_text(content, encoding="utf-8")
     return written

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """`make demo`: RDMA on GPU memory with the distribution's perftest, with and without the series' P2P, and what the devices
 say about it."""
-from . import gpu, images, p2pmap, perftest, rdma, runs, topology
-from .agent import AgentError
+from . import failure, gpu, images, p2pmap, perftest, rdma, runs, topology
 from .perftest import Run
-from .qmp import QmpError
 from .ui import say, step
-from .vm import CommandFailed, Options, Vm, VmFailure
+from .vm import Options, Vm, VmFailure
 
 TOPOLOGY = "switch:gpu+two-hcas"
 KERNEL = "release"
@@ -26,16 +24,10 @@ def run(kernel: str = KERNEL) -> int:
             guest.mark("end of the demo")
             guest.check()
             guest.shutdown()
-    except VmFailure as failure:
-        say(f"rig: {failure.kind}: {failure}")
-        for line in failure.evidence[:20]:
-            say("  | " + line)
-        return 1
-    except (AgentError, CommandFailed, QmpError) as failed:
-        say(f"rig: {failed}\n  the console is in {guest.console.path}")
-        if isinstance(failed, CommandFailed):
-            for line in (failed.completed.stdout + failed.completed.stderr).splitlines()[-20:]:
-                say("  | " + line)
+    except failure.GUEST as error:
+        say("rig: " + "\n".join(failure.explain(error)))
+        if not isinstance(error, VmFailure):    # which names it
+            say(f"  the console is in {guest.console.path}")
         return 1
     for line in wrong:
         _show(f"FAILED: {line}")

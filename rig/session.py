@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
-
-from . import images, topology
+from . import failure, images, topology
 from .agent import AgentError
 from .runs import new_run_directory
 from .ui import say
@@ -25,7 +24,6 @@ EXIT_STATUS = {
 NOT_RUN = 127
 """What it exits with when there is no such command in the guest, as a shell does."""
 
-_SHOWN_LINES = 40
 _ESCAPE = 0x01  # Ctrl-A, as in QEMU's own terminal
 
 
@@ -53,8 +51,8 @@ def run_command(name: str, command: Sequence[str], *, kernel: str = "release", t
                 status = NOT_RUN
             guest.mark("end of the command")
             guest.check()
-    except VmFailure as failure:
-        return _explain(failure)
+    except VmFailure as error:
+        return _explain(error)
     return status if status >= 0 else 128 - status
 
 
@@ -76,16 +74,16 @@ def shell(name: str, *, kernel: str = "release", **options: Any) -> int:
                     _forward_keys(guest)
                 except GuestOff:
                     pass  # the shell ended, and init powered the guest off
-                except VmFailure as failure:
+                except VmFailure as error:
                     guest.attach_console(None)
-                    return _explain(failure, "\r\n")
+                    return _explain(error, "\r\n")
                 finally:
                     guest.attach_console(None)
             if splats := guest.new_splats():
                 say("\n  the kernel reported: " + "; ".join(map(str, splats)) + f"\n  the console is in {guest.console.path}")
                 return EXIT_STATUS["splat"]
-    except VmFailure as failure:     # when it was ended
-        return _explain(failure)
+    except VmFailure as error:     # when it was ended
+        return _explain(error)
     return 0
 
 
@@ -96,13 +94,12 @@ def _guest(name: str, kernel: str, options: dict[str, Any]) -> Iterator[Vm]:
         yield guest
 
 
-def _explain(failure: VmFailure, newline: str = "\n") -> int:
-    if isinstance(failure.__cause__, BrokenPipeError):
-        raise failure.__cause__  # whoever reads our output has seen enough
-    lines = [f"rig: {failure.kind}: {failure}", *("  | " + line for line in failure.evidence[:_SHOWN_LINES])]
+def _explain(error: VmFailure, newline: str = "\n") -> int:
+    if isinstance(error.__cause__, BrokenPipeError):
+        raise error.__cause__  # whoever reads our output has seen enough
     sys.stdout.flush()
-    sys.stderr.write(newline.join(lines) + newline)
-    return EXIT_STATUS.get(failure.kind, EXIT_STATUS["failure"])
+    sys.stderr.write("rig: " + newline.join(failure.explain(error)) + newline)
+    return EXIT_STATUS.get(error.kind, EXIT_STATUS["failure"])
 
 
 def _to_terminal(data: bytes) -> None:
