@@ -10,11 +10,13 @@ import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional, Sequence, TextIO
+
 from . import accel, bench_page, failure, git, images, kernel, paths, topology, ui, unittests
+from .machine import Options
 from .measured import Item, Line, Plot, Section, Spread, Value
 from .runs import new_run_directory
 from .ui import RigError, say, step
-from .vm import Options, Vm
+from .vm import Vm
 
 BENCHES = paths.REPO / "bench"
 REPORTS = paths.BUILD / "bench"
@@ -36,7 +38,7 @@ class Bench:
 
     def guest(self, topology_name: str, base: bool = False, **options: Any) -> Vm:
         """A booted guest; use it as a context manager. `base`: with the kernel without the series. `options` are those of
-        vm.Options."""
+        machine.Options."""
         self._guests += 1
         variant = base_of(self.kernel) if base else self.kernel
         guest = Vm(topology.get(topology_name), images.artefacts(variant), self._directory / f"guest{self._guests}",

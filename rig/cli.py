@@ -82,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("shell", _shell, "an interactive shell in a guest (Ctrl-A x quits)")
     _guest_options(sub)
 
+    sub = verb("command", _command, "print the QEMU command line that boots the guest of 'shell' without the rig")
+    _guest_options(sub)
+
     sub = verb("test", _test, "run the tests whose names contain PATTERN")
     sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN")
     sub.add_argument("--list", action="store_true", help="print the names of the tests and stop")
@@ -185,27 +188,34 @@ def _either_kernel(options: argparse.Namespace) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from . import session, topology
+    from . import session
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise RigError("there is no command to run", "rig run TOPOLOGY -- COMMAND [ARGUMENT...]")
     if command == options.command and command[0].startswith("-"):
         raise RigError(f"{command[0]} stands after the topology, where the command begins",
                        "rig run [OPTION...] TOPOLOGY -- COMMAND [ARGUMENT...]")
+    return session.run_command(options.topology, command, kernel=_ready(options), timeout=options.timeout)
+
+
+def _shell(options: argparse.Namespace) -> int:
+    from . import session
+    return session.shell(options.topology, kernel=_ready(options))
+
+
+def _command(options: argparse.Namespace) -> None:
+    from . import session
+    session.print_command_line(options.topology, kernel=_ready(options))
+
+
+def _ready(options: argparse.Namespace) -> str:
+    """Bring up to date what a guest is booted from that has _guest_options(). Returns its kernel variant."""
+    from . import topology
     topology.get(options.topology)  # a wrong name is better said before the build
     variant = options.kernel or _either_kernel(options)
     if not options.no_build:
         build(variant=variant)
-    return session.run_command(options.topology, command, kernel=variant, timeout=options.timeout)
-
-
-def _shell(options: argparse.Namespace) -> int:
-    from . import session, topology
-    topology.get(options.topology)
-    variant = options.kernel or _either_kernel(options)
-    if not options.no_build:
-        build(variant=variant)
-    return session.shell(options.topology, kernel=variant)
+    return variant
 
 
 def _test(options: argparse.Namespace) -> int:

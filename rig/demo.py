@@ -2,9 +2,10 @@
 """`make demo`: RDMA on GPU memory with the distribution's perftest, with and without the series' P2P, and what the devices
 say about it."""
 from . import failure, gpu, images, p2pmap, perftest, rdma, runs, topology
+from .machine import Options
 from .perftest import Run
 from .ui import say, step
-from .vm import Options, Vm, VmFailure
+from .vm import Vm, VmFailure
 
 TOPOLOGY = "switch:gpu+two-hcas"
 KERNEL = "release"

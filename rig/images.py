@@ -3,8 +3,8 @@
 from functools import cache
 
 from . import guest, kernel, qemu, stock
+from .machine import Artefacts
 from .ui import RigError, say
-from .vm import Artefacts
 
 KERNELS = (*kernel.VARIANTS, *stock.VARIANTS)
 """Every kernel variant that a guest can be booted with: those that the rig compiles, and those of distributions."""

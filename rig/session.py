@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
-from . import failure, images, topology
+
+from . import failure, images, machine, topology
 from .agent import AgentError
+from .machine import Options
 from .runs import new_run_directory
 from .ui import say
-from .vm import GuestOff, Options, Vm, VmFailure
+from .vm import GuestOff, Vm, VmFailure
 
 EXIT_STATUS = {
     "splat": 201, "hang": 202, "lost connection": 203, "QEMU exit": 204, "panic": 205, "reset": 206, "power off": 207,
@@ -24,6 +26,9 @@ EXIT_STATUS = {
 NOT_RUN = 127
 """What it exits with when there is no such command in the guest, as a shell does."""
 
+SHELL = "rig.shell=1"
+"""What the guest's init wants on the kernel's command line for a shell on the console."""
+
 _ESCAPE = 0x01  # Ctrl-A, as in QEMU's own terminal
 
 
@@ -32,7 +37,7 @@ def run_command(name: str, command: Sequence[str], *, kernel: str = "release", t
 
     One argument is a shell command line, several are a program and its arguments. The command's output is ours, and the
     directory that the rig was started in is /host there, read-only. A guest that failed gives a status of EXIT_STATUS, and
-    says on stderr what happened. `options` are those of vm.Options.
+    says on stderr what happened. `options` are those of machine.Options.
     """
     def on_output(data: bytes, is_stderr: bool) -> None:
         stream = sys.stderr.buffer if is_stderr else sys.stdout.buffer
@@ -62,7 +67,7 @@ def shell(name: str, *, kernel: str = "release", **options: Any) -> int:
     Ctrl-A x ends the guest, as does the end of the shell. Ctrl-A Ctrl-A is a Ctrl-A for the guest.
     """
     options.setdefault("share", Path.cwd())
-    options["cmdline"] = f"{options.get('cmdline', '')} rig.shell=1".strip()
+    options["cmdline"] = f"{options.get('cmdline', '')} {SHELL}".strip()
     try:
         with _guest(name, kernel, options) as guest:
             say(f"  topology {name}, kernel {kernel}, {options['share']} is /host; Ctrl-A x quits")
@@ -85,6 +90,11 @@ def shell(name: str, *, kernel: str = "release", **options: Any) -> int:
     except VmFailure as error:     # when it was ended
         return _explain(error)
     return 0
+
+
+def print_command_line(name: str, *, kernel: str = "release") -> None:
+    """Print the shell command that boots the guest of `shell()` without the rig."""
+    print(machine.by_hand(topology.get(name), images.artefacts(kernel), Options(cmdline=SHELL, share=Path.cwd())))
 
 
 @contextmanager

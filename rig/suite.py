@@ -21,12 +21,13 @@ from typing import Callable, Optional, Sequence, TextIO
 
 from . import images, ktap, paths, topology, ui, unittests
 from .agent import AgentError
+from .machine import Artefacts, Options
 from .qmp import QmpError
 from .report import Report, SkipList
 from .runs import new_run_directory
 from .testlib import Case, Failed, Skipped, Test
 from .ui import RigError, Spent
-from .vm import Artefacts, CommandFailed, KernelSplat, Options, Vm, VmFailure, timeout_factor
+from .vm import CommandFailed, KernelSplat, Vm, VmFailure, timeout_factor
 
 TESTS = paths.REPO / "tests"
 _UNITTEST_SECONDS = 600

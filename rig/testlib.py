@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, NoReturn, Optional, Sequence
 
 from . import ktap, proc, topology
+from .machine import Artefacts, Options
 from .ui import RigError
-from .vm import Artefacts, Completed, KernelSplat, Options, Vm, timeout_factor
+from .vm import Completed, KernelSplat, Vm, timeout_factor
 
 DEFAULT_KERNEL = "debug"
 
@@ -59,7 +60,7 @@ def case(*, topology: str | Iterable[str] = "", kernel: str = DEFAULT_KERNEL, ti
     topology: the guest it runs in; several names make a case for each; none: no guest (t.vm is not there)
     kernel: the kernel variant of that guest
     timeout: seconds for the whole case, without the boot
-    memory, smp, cmdline, devices, share: see vm.Options
+    memory, smp, cmdline, devices, share: see machine.Options
     fresh: boot a guest for this case alone
     full: too long for `make test`, runs in `make test-full`; or those of the topologies where it does not run in `make test`
     needs: programs of the host without which the case is skipped
@@ -215,7 +216,7 @@ class Test:
         return Completed(title, child.returncode, out, err, time.monotonic() - begin)
 
     def new_vm(self, topology_name: str, *, kernel: str = DEFAULT_KERNEL, name: str = "own", **options: Any) -> Vm:
-        """A guest of the case's own, not booted yet: use it as a context manager. `options` are those of vm.Options."""
+        """A guest of the case's own, not booted yet: use it as a context manager. `options` are those of machine.Options."""
         guest = Vm(topology.get(topology_name), self.artefacts(kernel), self.directory / name,
                    replace(Options(), **options))
         with self._lock:

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping, NoReturn, Optional, Sequence
 
-from . import accel, proc, room
+from . import machine, proc, room
 from .agent import PORT_NAME, Agent, Operation
 from .console import FATAL_KINDS, Console, Splat
+from .machine import Artefacts, Options
 from .qmp import Qmp, QmpError, Request
 from .topology import Topology
 from .ui import RigError
@@ -58,20 +59,6 @@ def parse_trace(line: str) -> Optional[tuple[float, str, str]]:
     found = _TRACED.match(line)
     return (float(found[1]), found[2], found[3]) if found else None
 
-
-
-# What every guest gets on its kernel command line. The runner depends on all of it:
-_CMDLINE = (
-    "console=ttyS0 ignore_loglevel printk.time=1 printk.devkmsg=on "  # every message reaches the console, and is recognised
-    "panic=-1 "                        # a panic resets the machine, which ends QEMU (-no-reboot) with a reason
-    "sysrq_always_enabled "            # evidence about a hang
-    # vCPUs are threads that share the host's cores with a compiler: what would be a lockup on hardware may only be that
-    "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=100 "
-    # While jiffies are still the clock the watchdog of the TSC can deadlock with the stop_machine() that changes the clock:
-    # with its interrupts off, the CPU that counts jiffies waits for the other CPU or for a timeout in jiffies.
-    "tsc=nowatchdog "
-    "no_timer_check "                  # on a busy host the boot-time test of the timer interrupt can fail (a panic)
-)
 
 
 class VmFailure(RigError):
@@ -136,35 +123,6 @@ class Interrupted(VmFailure):
 class ShutDown(VmFailure):
     """Somebody called close() or shutdown(), and all was well."""
     kind = "shut down"
-
-
-@dataclass(frozen=True)
-class Artefacts:
-    """What a guest is booted from. `disks` are read-only images; the guest sees their names as the disks' serial numbers.
-
-    `cmdline` are parameters for the kernel that those of Options replace.
-    """
-    qemu: Path
-    kernel: Path
-    initrd: Path
-    disks: tuple[tuple[str, Path], ...] = ()
-    qemu_args: tuple[str, ...] = ()
-    cmdline: str = ""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to boot, beyond the topology. `share` is a directory of the host that the guest sees, read-only, as 9p tag "host".
-    `trace` are patterns of QEMU's trace events that go to qemu.log with the time, as "THREAD@SECONDS:EVENT WORDS".
-    With `icount` the guest's clocks count instructions, one a nanosecond, so that what it measures does not depend on the host;
-    this takes emulation, and one CPU."""
-    memory: str = "2G"
-    smp: int = 2
-    cmdline: str = ""
-    devices: tuple[str, ...] = ()
-    share: Optional[Path] = None
-    trace: tuple[str, ...] = ()
-    icount: bool = False
 
 
 @dataclass
@@ -549,35 +507,17 @@ class Vm:
         self.qmp("cont")
 
     def _command_line(self, qmp: int, agent: int, console_output: int, console_input: int) -> list[str]:
-        topology, options, files = self.topology, self.options, self._artefacts
-        machine = "q35" + (f",{topology.machine}" if topology.machine else "")
-        argv = [
-            str(files.qemu), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S",
-            "-name", f"rig-{topology.name}", "-machine", machine,
-            *(accel.COUNTING if options.icount else ("-accel", accel.choose(files.qemu, files.kernel))),
-            "-cpu", topology.cpu, "-smp", str(options.smp), "-m", options.memory,
-            *files.qemu_args,
-            *(word for each in topology.objects for word in ("-object", each)),
-            "-kernel", str(files.kernel), "-initrd", str(files.initrd),
-            "-append", kernel_command_line(files.cmdline, topology.cmdline, options.cmdline),
-            "-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control",
+        return [
+            *machine.command_line(self.topology, self._artefacts, self.options,
+                                  ("virtio-serial-pci,id=serial,addr=0x3",
+                                   f"virtserialport,id=agent,chardev=agent,name={PORT_NAME}")),
+            "-S", "-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control",
+            "-chardev", f"socket,id=agent,fd={agent}",
             "-add-fd", f"fd={console_output},set=1", "-add-fd", f"fd={console_input},set=2",
             "-chardev", "file,id=console,path=/dev/fdset/1,append=on,input-path=/dev/fdset/2", "-serial", "chardev:console",
-            "-d", ",".join(["guest_errors", *(f"trace:{pattern}" for pattern in options.trace)]),
-            "-D", str(self.directory / "qemu.log"), *(["-msg", "timestamp=on"] if options.trace else []),
+            "-d", ",".join(["guest_errors", *(f"trace:{pattern}" for pattern in self.options.trace)]),
+            "-D", str(self.directory / "qemu.log"), *(["-msg", "timestamp=on"] if self.options.trace else []),
         ]
-        devices = [*topology.devices, "virtio-serial-pci,id=serial,addr=0x3",
-                    f"virtserialport,id=agent,chardev=agent,name={PORT_NAME}", "virtio-rng-pci,addr=0x4"]
-        argv += ["-chardev", f"socket,id=agent,fd={agent}"]
-        for number, (name, path) in enumerate(files.disks):
-            argv += ["-drive", f"if=none,id={name},format=raw,read-only=on,file={_quoted(path)}"]
-            devices.append(f"virtio-blk-pci,drive={name},serial={name},addr={0x5 + number:#x}")
-        if options.share:
-            argv += ["-fsdev", f"local,id=host,security_model=none,readonly=on,path={_quoted(options.share)}"]
-            devices.append("virtio-9p-pci,fsdev=host,mount_tag=host,addr=0xf")
-        for device in (*devices, *options.devices):
-            argv += ["-device", device]
-        return argv
 
     def _qmp_start(self, command: str, arguments: dict[str, Any]) -> Request:
         with self._changed:
@@ -847,16 +787,3 @@ class CommandFailed(Exception):
         how = f"was killed by signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"exited with status {status}"
         super().__init__(f"'{completed.command}' {how}")
         self.completed = completed
-
-
-def kernel_command_line(defaults: str, *more: str) -> str:
-    """What every guest gets, `more`, and those of the `defaults` whose parameter `more` does not set."""
-    words = " ".join(more).split()
-    set_by_more = {word.partition("=")[0] for word in words}
-    kept = [word for word in defaults.split() if word.partition("=")[0] not in set_by_more]
-    return " ".join([*_CMDLINE.split(), *kept, *words])
-
-
-def _quoted(path: Path) -> str:
-    """A path as a value of a QEMU option, where a comma is written twice."""
-    return str(path).replace(",", ",,")

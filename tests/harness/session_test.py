@@ -41,31 +41,68 @@ def run_tells_a_splat(t: Test) -> None:
     t.equal((done.stdout, done.status), ("done\n", EXIT_STATUS["splat"]), "stdout and exit status")
 
 
+class Terminal:
+    """A program of the host at a terminal of its own. A context manager, which ends it."""
+
+    def __init__(self, t: Test, argv: list[str], directory: str) -> None:
+        self._t = t
+        self._ours, theirs = pty.openpty()
+        self._seen = bytearray()
+        self._child = subprocess.Popen(argv, cwd=directory, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+        os.close(theirs)
+        t.on_abort(self._child.kill)
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._ours)
+        self._child.send_signal(signal.SIGTERM)
+        self._child.wait()
+
+    def wait_for(self, text: bytes) -> None:
+        """Wait until it has shown `text`."""
+        while text not in self._seen:
+            ready, _, _ = select.select([self._ours], [], [], max(self._t.remaining, 0))
+            self._t.check(ready, f"it shows {text!r}; it showed {bytes(self._seen[-500:])!r}")
+            try:
+                self._seen.extend(os.read(self._ours, 4096))
+            except OSError:     # nobody has the terminal open any more
+                self._t.fail(f"it ended without showing {text!r}; it showed {bytes(self._seen[-500:])!r}")
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._ours, keys)
+
+    def status(self) -> int:
+        """Its exit status, when it has ended."""
+        return self._child.wait(timeout=max(self._t.remaining, 1))
+
+
 @case(timeout=600)
 def shell_at_a_terminal(t: Test) -> None:
     """Types into the shell, sees the directory of the host, quits with Ctrl-A x."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "from-the-host").write_text("hello")
-        ours, theirs = pty.openpty()
-        child = subprocess.Popen([*RIG, "shell", *GUEST], cwd=directory, stdin=theirs, stdout=theirs, stderr=theirs,
-                                 start_new_session=True)
-        os.close(theirs)
-        t.on_abort(child.kill)
-        seen = bytearray()
+        with Terminal(t, [*RIG, "shell", *GUEST], directory) as terminal:
+            terminal.wait_for(b"# ")  # the prompt, or something in the boot messages: the kernel keeps what is typed early
+            terminal.type(b"echo $((6 * 7)) $(cat /host/from-the-host)\n")
+            terminal.wait_for(b"42 hello")
+            terminal.type(b"\x01x")
+            t.equal(terminal.status(), 0, "exit status")
 
-        def wait_for(text: bytes) -> None:
-            while text not in seen:
-                ready, _, _ = select.select([ours], [], [], max(t.remaining, 0))
-                t.check(ready, f"the shell shows {text!r}; it showed {bytes(seen[-500:])!r}")
-                seen.extend(os.read(ours, 4096))
 
-        try:
-            wait_for(b"# ")  # the prompt, or something in the boot messages: the kernel keeps what is typed early
-            os.write(ours, b"echo $((6 * 7)) $(cat /host/from-the-host)\n")
-            wait_for(b"42 hello")
-            os.write(ours, b"\x01x")
-            t.equal(child.wait(timeout=max(t.remaining, 1)), 0, "exit status")
-        finally:
-            os.close(ours)
-            child.send_signal(signal.SIGTERM)
-            child.wait()
+@case(timeout=600)
+def command_boots_without_the_rig(t: Test) -> None:
+    """What `rig command` prints is pasted into a shell: the guest has its devices and a console, and QEMU its monitor."""
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "from-the-host").write_text("hello")
+        command = t.host([*RIG, "command", "--no-build", "--kernel", "stock", "switch:gpu+two-hcas"], cwd=Path(directory)).stdout
+        with Terminal(t, ["sh", "-c", command], "/") as terminal:
+            terminal.wait_for(b"# ")
+            terminal.type(b"echo $((6 * 7)) $(cat /host/from-the-host) $(lspci | grep -c -e NVIDIA -e Mellanox)\n")
+            terminal.wait_for(b"42 hello 3")
+            terminal.type(b"\x01cqom-get importer data-write-peer-bytes\n")
+            terminal.wait_for(b"\n0\r\n(qemu) ")
+            terminal.type(b"\x01c\npoweroff\n")
+            terminal.wait_for(b"Power down")
+            t.equal(terminal.status(), 0, "exit status")

@@ -12,10 +12,10 @@ from typing import Callable, Optional, Sequence
 from unittest import mock
 
 from rig import suite
+from rig.machine import Artefacts, Options
 from rig.report import SkipList
 from rig.testlib import Case, Test, case
 from rig.ui import RigError
-from rig.vm import Artefacts, Options
 
 
 def a_case(name: str, timeout: float, function: Callable[[Test], None]) -> Case:

@@ -6,7 +6,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from rig import topology, vm
+from rig import machine, topology
 from rig.ui import RigError
 
 GOOD = """
@@ -103,10 +103,10 @@ class Tables(unittest.TestCase):
 
 class CommandLine(unittest.TestCase):
     def test_a_guest_overrides_the_defaults_of_its_kernel(self) -> None:
-        words = vm.kernel_command_line("kmemleak=off quiet", "intel_iommu=on", "kmemleak=on x").split()
+        words = machine.kernel_command_line("kmemleak=off quiet", "intel_iommu=on", "kmemleak=on x").split()
         self.assertEqual(words[-4:], ["quiet", "intel_iommu=on", "kmemleak=on", "x"])
         self.assertNotIn("kmemleak=off", words)
-        self.assertIn("kmemleak=off", vm.kernel_command_line("kmemleak=off", "x", "").split())
+        self.assertIn("kmemleak=off", machine.kernel_command_line("kmemleak=off", "x", "").split())
 
 
 if __name__ == "__main__":

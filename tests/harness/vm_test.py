@@ -14,11 +14,12 @@ from unittest import mock
 
 from rig import demo, images, paths, session, suite, topology
 from rig.agent import AgentError
+from rig.machine import Artefacts, Options
 from rig.qmp import QmpError
 from rig.report import SkipList
 from rig.testlib import Case, Test
 from rig.ui import RigError
-from rig.vm import Artefacts, CommandFailed, Completed, Options, QemuExit, Vm, VmFailure
+from rig.vm import CommandFailed, Completed, QemuExit, Vm, VmFailure
 
 FAKE = Path(__file__).parent / "samples" / "fake_qemu.py"
 
@@ -113,7 +114,7 @@ class Sessions(Scratch):
         self.assertRegex(said, "QEMU exit: QEMU was killed by signal 6")
 
     def test_a_reader_that_has_seen_enough(self) -> None:
-        program = ("import sys; from pathlib import Path; from rig import cli, images, session; from rig.vm import Artefacts; "
+        program = ("import sys; from pathlib import Path; from rig import cli, images, session; from rig.machine import Artefacts; "
                    f"fake = Path({str(FAKE)!r}); images.artefacts = lambda kernel: Artefacts(qemu=fake, kernel=fake, initrd=fake); "
                    f"session.new_run_directory = lambda: Path({str(self.top)!r}); "
                    "sys.exit(cli.main(['run', '--no-build', '--kernel', 'debug', 'plain', '--', 'echo hello']))")
