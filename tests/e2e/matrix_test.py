@@ -25,7 +25,8 @@ OPERATIONS = (*odp.INTO, *odp.OUT_OF, odp.ATOMIC)
 CELLS = [Cell(*values) for values in itertools.product(OPERATIONS, *3 * [(False, True)])]
 # Each value of each property, and each pair of the last three.
 QUICK = (Cell("write", False, False, False), Cell("read", True, True, False), Cell("send", False, True, True),
-         Cell("recv", True, False, True), Cell("atomic", False, False, True), Cell("atomic", True, True, False))
+         Cell("recv", True, False, True), Cell("atomic", False, False, True), Cell("atomic", True, True, False),
+         Cell("read-in", True, True, True), Cell("write-out", False, True, False))
 
 
 def check(t: Test, cells: Iterable[Cell]) -> None:
