@@ -97,7 +97,7 @@ def command_boots_without_the_rig(t: Test) -> None:
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "from-the-host").write_text("hello")
         command = t.host([*RIG, "command", "--no-build", "--kernel", "stock", "switch:gpu+two-hcas"], cwd=Path(directory)).stdout
-        with Terminal(t, ["sh", "-c", command], "/") as terminal:
+        with Terminal(t, ["sh", "-c", f"exec {command}"], "/") as terminal:   # it is QEMU that has to end
             terminal.wait_for(b"# ")
             terminal.type(b"echo $((6 * 7)) $(cat /host/from-the-host) $(lspci | grep -c -e NVIDIA -e Mellanox)\n")
             terminal.wait_for(b"42 hello 3")
