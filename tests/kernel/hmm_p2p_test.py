@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rig import pci
+from rig import kmemleak, pci
 from rig.testlib import Test, case
 from rig.vm import Vm
 
@@ -69,6 +69,14 @@ def aliases(t: Test) -> None:
 @case(topology=[name for name in EVERYWHERE if name != "switch"], timeout=180, full=True)
 def aliases_of_many(t: Test) -> None:
     selftest(t, " ".join(f"-t {name}" for name in LONG))
+
+
+@case(topology=["switch", "host-bridge+iommu"], timeout=600, full=True, cmdline="kmemleak=on")
+def leaks(t: Test) -> None:
+    """Twice: what is only kept for next time is not lost."""
+    for _ in range(2):
+        selftest(t, " ".join(f"-T {name}" for name in LONG))
+    t.equal(kmemleak.found(t.vm), "", "what kmemleak found")
 
 
 @case(topology=[w + "+ats" for w in WIRINGS], timeout=180, full=True)
