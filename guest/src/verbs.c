@@ -30,6 +30,7 @@
 #define PERIOD 65536u
 #define PROCESSES 4
 #define QKEY 0x11111111
+#define NULL_MKEY 0x200u	/* QUERY_SPECIAL_CONTEXTS of the device */
 
 enum mr_kind { PINNED, ODP, IMPLICIT, MR_KINDS };
 
@@ -466,6 +467,51 @@ static bool run_errors(void)
 
 static bool test_errors(void) { return with_memory(PINNED, all_access, run_errors); }
 
+/* Nothing is behind the key of what implicit regions lack, and no page fault of it ever ends. */
+static const struct {
+	const char *name;
+	enum ibv_wr_opcode opcode;
+	bool local, remote, received;	/* where the key is */
+	enum ibv_wc_status here;
+} null_keys[] = {
+	{ "sent", IBV_WR_RDMA_WRITE, true, false, false, IBV_WC_LOC_PROT_ERR },
+	{ "remote", IBV_WR_RDMA_READ, false, true, false, IBV_WC_REM_ACCESS_ERR },
+	{ "received", IBV_WR_SEND, false, false, true, IBV_WC_REM_OP_ERR },
+};
+
+static bool run_null_key(void)
+{
+	bool good = true;
+
+	for (unsigned int i = 0; good && i < ARRAY_SIZE(null_keys); i++) {
+		struct ibv_sge sge = piece(&sides[0], 0, 100), recv = piece(&sides[1], 0, 100);
+		struct ibv_send_wr wr = { .opcode = null_keys[i].opcode, .send_flags = IBV_SEND_SIGNALED, .sg_list = &sge, .num_sge = 1 };
+		struct end ends[2];
+		struct ibv_wc wc;
+		char inner[200];
+
+		good = pair_open(ends, IBV_QPT_RC, all_access);
+		if (null_keys[i].local)
+			sge.lkey = NULL_MKEY;
+		wr.wr.rdma.remote_addr = (uintptr_t)sides[1].buffer;
+		wr.wr.rdma.rkey = null_keys[i].remote ? NULL_MKEY : sides[1].mr->rkey;
+		if (null_keys[i].received) {
+			recv.lkey = NULL_MKEY;
+			good = good && post_recv(&ends[1], &recv, 1);
+		}
+		good = good && post(&ends[0], &wr) && completed(&ends[0], null_keys[i].here, &wc);
+		if (null_keys[i].received)
+			good = good && completed(&ends[1], IBV_WC_LOC_PROT_ERR, &wc);
+		snprintf(inner, sizeof(inner), "%s", why);
+		good = good || fail("%s: %s", null_keys[i].name, inner);
+		pair_close(ends);
+	}
+	return good;
+}
+
+/* With regions that page faults are possible for, so that the driver listens to them */
+static bool test_null_key(void) { return with_memory(ODP, all_access, run_null_key); }
+
 static bool run_read_only(void)
 {
 	struct ibv_sge sge = piece(&sides[0], 0, 8);
@@ -688,6 +734,7 @@ static const struct {
 	{ "inline", test_inline, false },
 	{ "atomics", test_atomics, false },
 	{ "errors", test_errors, false },
+	{ "null_key", test_null_key, false },
 	{ "region_permission", test_region_permission, false },
 	{ "many_qps", test_many_qps, false },
 	{ "uc", test_uc, false },

@@ -1246,6 +1246,52 @@ static void fault_resume(Rig *r, uint64_t token, bool error)
                              16), ==, MLX5_STATUS_OK);
 }
 
+/*
+ * The driver knows nothing of faults of the null key: no request may name it,
+ * only entries of implicit regions.
+ */
+static void test_null_key(void)
+{
+    enum { NULL_KEY = 0x200, SHIFT = 30, INDEX = 3 };
+    const uint64_t va = (uint64_t)INDEX << SHIFT | 0x5000;
+    uint8_t cqe[MLX5_CQE_BYTES], list[(INDEX + 1) * 16];
+    Rig *r = rig_start();
+    uint32_t key;
+
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, NULL_KEY, BUF_A, 64, r->key,
+              BUF_B);
+    expect_send(r, MLX5_SYND_LOCAL_PROT);
+    g_assert_cmpuint(hca_counter(r->h, "page-faults"), ==, 0);
+    rig_stop(r);
+
+    r = rig_start();
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_READ, r->key, BUF_A, 64, NULL_KEY,
+              BUF_B);
+    expect_send(r, MLX5_SYND_REMOTE_ACCESS);
+    g_assert_cmpuint(hca_counter(r->h, "page-faults"), ==, 0);
+    rig_stop(r);
+
+    r = rig_start();
+    post_recv(r->h, &r->qp[1], NULL_KEY, BUF_B, 64);
+    post_send(r->h, &r->qp[0], r->key, BUF_A, 64);
+    expect_send(r, MLX5_SYND_REMOTE_OP);
+    cq_wait(r->h, &r->cq[1], cqe);
+    cqe_check(cqe, MLX5_CQE_RESP_ERR, &r->qp[1], MLX5_SYND_LOCAL_PROT);
+    g_assert_cmpuint(hca_counter(r->h, "page-faults"), ==, 0);
+    rig_stop(r);
+
+    r = rig_start();
+    for (unsigned i = 0; i <= INDEX; i++) {
+        klm_set(list + i * 16, 0, NULL_KEY, (uint64_t)i << SHIFT);
+    }
+    key = mkey_create_list(r, MLX5_MKEY_KSM, SHIFT, 4ull << SHIFT, list,
+                           INDEX + 1);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, key, va, 64, r->key, BUF_B);
+    fault_resume(r, fault_wait(r, NULL_KEY, va), true);
+    expect_send(r, MLX5_SYND_LOCAL_PROT);
+    rig_stop(r);
+}
+
 static void map_page(Rig *r, uint32_t key, const uint64_t *entries)
 {
     Umr umr = {
@@ -2012,6 +2058,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/mkey/datagram-pieces", test_datagram_pieces);
     qtest_add_func("/mlx5/mkey/bounds", test_bounds);
     qtest_add_func("/mlx5/odp/page-fault", test_page_fault);
+    qtest_add_func("/mlx5/odp/null-key", test_null_key);
     qtest_add_func("/mlx5/odp/transport", test_transport_fault);
     qtest_add_func("/mlx5/odp/peer-gone", test_peer_gone);
     qtest_add_func("/mlx5/odp/responder-gone", test_responder_gone);

@@ -385,7 +385,11 @@ Mlx5Xlt mlx5_mkey_translate(Mlx5State *s, const Mlx5Requestor *req,
     for (unsigned depth = 0; depth <= max_depth; depth++) {
         Mlx5Mkey *mk;
 
-        if (key == MLX5_NULL_MKEY) {
+        /*
+         * The driver lets entries of implicit regions point there. It is no
+         * key that a request may name: of its faults the driver knows nothing.
+         */
+        if (depth && key == MLX5_NULL_MKEY) {
             return xlt_fault(s, key, va, len, fault);
         }
         mk = mkey_get(s, req, key, va, len);
