@@ -1560,6 +1560,55 @@ static void test_xrc(void)
     rig_stop(r);
 }
 
+/*
+ * An initiator is reset within a message that waits for a page of the receive
+ * request; what it sends then to another SRQ is not for that request.
+ */
+static void test_xrc_other_srq(void)
+{
+    const uint64_t va = 0x555500000000ull;
+    const uint64_t entries[4] = { 0 };
+    Rig *r = rig_start();
+    uint32_t xrcd = cmd_alloc(r->h, MLX5_OP_ALLOC_XRCD);
+    uint32_t key = mkey_create_umr(r->h, 8);
+    uint8_t cqe[MLX5_CQE_BYTES], wqe[32] = { 0 };
+    uint64_t wqes[2], dbr[2];
+    uint32_t srq[2], pd[2];
+    Qp target, initiator;
+
+    for (unsigned i = 0; i < 2; i++) {
+        wqes[i] = pool_alloc(r->h, QUEUE * SRQ_STRIDE);
+        dbr[i] = pool_alloc(r->h, 8);
+        pd[i] = i ? cmd_alloc(r->h, MLX5_OP_ALLOC_PD) : r->pd;
+        srq[i] = xrc_srq_create(r->h, xrcd, pd[i], &r->cq[1], wqes[i], dbr[i]);
+        data_seg(wqe + 16, i ? mkey_create_pa(r->h, pd[i]) : key,
+                 i ? BUF_B : va, 1000);
+        qtest_memwrite(r->h->qts, wqes[i], wqe, sizeof(wqe));
+        put_be32(r->h, dbr[i], 1);
+    }
+    umr_enable(r, key, va, 4, entries);
+    target = xrc_target_create(r->h, xrcd, srq[0], &r->umr_cq);
+    initiator = qp_create(r->h, MLX5_ST_XRC, r->pd, &r->cq[0]);
+    qp_connect(r->h, &initiator, r->pd, &target);
+    qp_connect(r->h, &target, 0, &initiator);
+
+    post_xrc_send(r->h, &initiator, srq[0], r->key, BUF_A, 1000);
+    fault_wait(r, key, va);
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_2RST_QP, initiator.id), ==,
+                    MLX5_STATUS_OK);
+    initiator.sq_pi = 0;
+    put_be32(r->h, initiator.dbr + 4, 0);
+    qp_connect(r->h, &initiator, r->pd, &target);
+    post_xrc_send(r->h, &initiator, srq[1], r->key, BUF_A, 1000);
+    cq_wait(r->h, &r->cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_REQ_ERR, &initiator,
+              MLX5_SYND_REMOTE_INVALID_REQ);
+    cq_wait(r->h, &r->cq[1], cqe);
+    cqe_check(cqe, MLX5_CQE_RESP_ERR, &target, MLX5_SYND_LOCAL_QP_OP);
+    g_assert_cmphex(fget(cqe, cqe, srqn), ==, srq[0]);
+    rig_stop(r);
+}
+
 /* ------------------------------------------------------------------ */
 /* Error injection */
 
@@ -2063,7 +2112,8 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/odp/peer-gone", test_peer_gone);
     qtest_add_func("/mlx5/odp/responder-gone", test_responder_gone);
     qtest_add_func("/mlx5/odp/responder-replaced", test_responder_replaced);
-    qtest_add_func("/mlx5/xrc", test_xrc);
+    qtest_add_func("/mlx5/xrc/srq", test_xrc);
+    qtest_add_func("/mlx5/xrc/other-srq", test_xrc_other_srq);
     qtest_add_func("/mlx5/inject/requests", test_inject);
     qtest_add_func("/mlx5/inject/fault-delay", test_inject_fault_delay);
     qtest_add_func("/mlx5/hostile/config-space", test_config_space);

@@ -664,7 +664,10 @@ static Step message_start(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome *syndrome)
     if (send->xrc) {
         const Mlx5Srq *srq = peer_srq(send, peer);
 
-        if (!srq || srq->xrcd != fget(qpc, peer->ctx, xrcd)) {
+        /* Nor may one begin in what a message to another SRQ left claimed. */
+        if (!srq || srq->xrcd != fget(qpc, peer->ctx, xrcd) ||
+            (shape & TAKES_RECV && peer->recv.valid &&
+             peer->recv.srq != srq)) {
             return remote_fail(qp, peer, MLX5_SYND_REMOTE_INVALID_REQ,
                                MLX5_SYND_LOCAL_QP_OP, MLX5_EVENT_WQ_INVAL_REQ,
                                syndrome);
