@@ -259,6 +259,37 @@ static void test_cmd_doorbell(void)
     hca_stop(h);
 }
 
+/* Numbers go round; when none is left, the one that comes back is found. */
+static void test_cmd_numbers(void)
+{
+    enum { FIRST = 16, END = 4096 };
+    Hca *h = hca_start("");
+
+    hca_init(h);
+    g_assert_cmpuint(h->uar, ==, FIRST);
+    g_assert_cmpuint(cmd_alloc(h, MLX5_OP_ALLOC_UAR), ==, FIRST + 1);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_DEALLOC_UAR, FIRST + 1), ==,
+                    MLX5_STATUS_OK);
+    for (unsigned i = FIRST + 2; i < END; i++) {
+        g_assert_cmpuint(cmd_alloc(h, MLX5_OP_ALLOC_UAR), ==, i);
+    }
+    g_assert_cmpuint(cmd_alloc(h, MLX5_OP_ALLOC_UAR), ==, FIRST + 1);
+    for (unsigned i = 0; i < 2; i++) {
+        static const uint32_t gone[] = { 1000, 500 };
+
+        g_assert_cmphex(cmd_simple(h, MLX5_OP_ALLOC_UAR, 0), ==,
+                        MLX5_STATUS_NO_RES);
+        g_assert_cmphex(cmd_simple(h, MLX5_OP_DEALLOC_UAR, gone[i]), ==,
+                        MLX5_STATUS_OK);
+        g_assert_cmpuint(cmd_alloc(h, MLX5_OP_ALLOC_UAR), ==, gone[i]);
+    }
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_TEARDOWN_HCA, 0), ==,
+                    MLX5_STATUS_OK);
+    hca_init(h);
+    g_assert_cmpuint(h->uar, ==, FIRST);
+    hca_stop(h);
+}
+
 /* ------------------------------------------------------------------ */
 /* Queues */
 
@@ -2088,6 +2119,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/cmd/mailbox", test_cmd_mailbox);
     qtest_add_func("/mlx5/cmd/delivery", test_cmd_delivery);
     qtest_add_func("/mlx5/cmd/doorbell", test_cmd_doorbell);
+    qtest_add_func("/mlx5/cmd/numbers", test_cmd_numbers);
     qtest_add_func("/mlx5/cmd/event", test_cmd_event);
     qtest_add_func("/mlx5/qp/send", test_send);
     qtest_add_func("/mlx5/qp/rdma", test_rdma);

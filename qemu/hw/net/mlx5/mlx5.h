@@ -19,6 +19,7 @@
 
 #include "hw/pci/pci_device.h"
 #include "hw/pci/p2p_dma.h"
+#include "qemu/hbitmap.h"
 #include "qemu/queue.h"
 #include "qom/object.h"
 #include "fields.h"
@@ -57,6 +58,7 @@ typedef struct Mlx5Obj {
 
 typedef struct Mlx5Table {
     GHashTable *objs;
+    HBitmap *free;          /* numbers without an object, less @first */
     uint32_t first;
     uint32_t limit;         /* one past the highest number */
     uint32_t next;
