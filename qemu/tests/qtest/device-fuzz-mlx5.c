@@ -210,7 +210,9 @@ GENERATOR(lid, 1 + fuzz_below(f, 2))
 GENERATOR(qkey, QKEY)
 GENERATOR(variant, VARIANT)
 GENERATOR(any_qpn, 0xffffff)
-GENERATOR(octwords, fuzz_below(f, 64))
+/* Seldom a table of several pages */
+GENERATOR(octwords, fuzz_below(f, fuzz_chance(f, 90) ? 64 : 1024))
+GENERATOR(xlt_offset, fuzz_chance(f, 70) ? 0 : gen_octwords(f, s))
 
 static uint64_t gen_srq(Fuzz *f, const Side *s)
 {
@@ -372,6 +374,7 @@ static const struct {
     { "ce", gen_two_bits, NULL },
     { "solicited", gen_half, NULL },
     { "xlt_octowords", gen_small, NULL },
+    { "xlt_offset", gen_xlt_offset, NULL },
     { "mkey_mask", gen_mkey_mask, NULL },
 };
 

@@ -1061,6 +1061,67 @@ static uint32_t mkey_create_pieces(Rig *r, uint64_t addr, uint32_t len,
     return mkey_create_list(r, MLX5_MKEY_KLM, 0, len, list, pieces);
 }
 
+static void umr_klms(Rig *r, uint32_t key, uint32_t index, const uint8_t *klm)
+{
+    uint64_t list = pool_alloc(r->h, 64);
+    uint8_t wqe[256] = { 0 }, cqe[MLX5_CQE_BYTES];
+
+    qtest_memwrite(r->h->qts, list, klm, 64);
+    fset(wqe_ctrl, wqe, opcode, MLX5_WQE_UMR);
+    fset(wqe_ctrl, wqe, imm, key);
+    fset(wqe_umr, wqe + 16, flags, MLX5_UMR_OFFSET_EN);
+    fset(wqe_umr, wqe + 16, xlt_octowords, 4);
+    fset(wqe_umr, wqe + 16, xlt_offset, index & 0xffff);
+    fset(wqe_umr, wqe + 16, xlt_offset_47_16, index >> 16);
+    qp_post(r->h, &r->umr, wqe, 128 + data_seg(wqe + 128, r->key, list, 64));
+    cq_wait(r->h, &r->umr_cq, cqe);
+    cqe_check(cqe, MLX5_CQE_REQ, &r->umr, 0);
+}
+
+/* As many KLMs as the capability says, changed one after the other. */
+static void test_klm_list(void)
+{
+    static const struct {
+        uint32_t index;
+        uint32_t len;
+    } klms[] = {
+        /* In the order in which they are written */
+        { (1 << 18) - 4, 300 }, { 4, 100 }, { 5000, 999 }, { 250, 0 },
+        { 5000, 200 }, { 1000, 500 }, { 1000, 0 },
+    };
+    Rig *r = rig_start();
+    uint8_t in[PAS + 8] = { 0 }, *ctx = in + 0x10;
+    uint32_t list_size, key;
+
+    g_assert_cmphex(cmd_exec(r->h, in, 16, MLX5_OP_QUERY_HCA_CAP, 4112), ==,
+                    MLX5_STATUS_OK);
+    list_size = 1u << fget(cmd_hca_cap, r->h->out + 16, log_max_klm_list_size);
+    g_assert_cmpuint(list_size, ==, klms[0].index + 4);
+    memset(in, 0, sizeof(in));
+    fset(mkc, ctx, umr_en, 1);
+    fset(mkc, ctx, pd, r->pd);
+    fset(mkc, ctx, len, 600);
+    fset(mkc, ctx, access_mode_1_0, MLX5_MKEY_KLM);
+    fset(mkc, ctx, translations_octword_size, list_size + 1);
+    g_assert_cmphex(cmd_exec(r->h, in, sizeof(in), MLX5_OP_CREATE_MKEY, 16),
+                    ==, MLX5_STATUS_BAD_PARAM);
+    fset(mkc, ctx, translations_octword_size, list_size);
+    key = mkey_create(r->h, in, sizeof(in));
+    for (unsigned i = 0; i < ARRAY_SIZE(klms); i++) {
+        uint8_t list[64] = { 0 };
+
+        klm_set(list, klms[i].len, r->key, BUF_B + klms[i].index);
+        umr_klms(r, key, klms[i].index, list);
+    }
+    fill(r, BUF_A, 600, 7);
+    post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A, 600, key, 0);
+    expect_send(r, 0);
+    check_same(r, BUF_A, BUF_B + 4, 100);
+    check_same(r, BUF_A + 100, BUF_B + 5000, 200);
+    check_same(r, BUF_A + 300, BUF_B + klms[0].index, 300);
+    rig_stop(r);
+}
+
 /* Nothing is translated in smaller pieces than the adapter's pages. */
 static void test_page_shift(void)
 {
@@ -1095,7 +1156,7 @@ static void test_page_shift(void)
 /* The list of a UMR, in one piece and in so many that it takes too long. */
 static void test_umr_pieces(void)
 {
-    enum { OCTWORDS = 448, BYTES = OCTWORDS * 16 };
+    enum { OCTWORDS = 488, BYTES = OCTWORDS * 16 };
     static const struct {
         uint32_t pieces;
         unsigned syndrome;
@@ -1126,7 +1187,7 @@ static void test_umr_pieces(void)
 /* A datagram is read, and written, in one go: not for ever. */
 static void test_datagram_pieces(void)
 {
-    enum { MANY = 448, BYTES = MANY, GRH = 40 };
+    enum { MANY = 488, BYTES = MANY, GRH = 40 };
     static const struct {
         uint32_t send, recv;    /* pieces of the sender's, the receiver's list */
         bool sent, received;
@@ -2138,6 +2199,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/mkey/umr-pieces", test_umr_pieces);
     qtest_add_func("/mlx5/mkey/datagram-pieces", test_datagram_pieces);
     qtest_add_func("/mlx5/mkey/bounds", test_bounds);
+    qtest_add_func("/mlx5/mkey/klm-list", test_klm_list);
     qtest_add_func("/mlx5/odp/page-fault", test_page_fault);
     qtest_add_func("/mlx5/odp/null-key", test_null_key);
     qtest_add_func("/mlx5/odp/transport", test_transport_fault);

@@ -22,7 +22,7 @@ enum {
     /* UMR rounds up to 64 bytes and may write that far past the end. */
     XLT_SLACK = 64,
     MAX_XLT_OCTWORDS = 1 << 24,
-    MAX_KLM_ENTRIES = 1 << 12,
+    KLMS_PER_PAGE = XLT_PAGE / KLM_BYTES,
     ANY_QPN = 0xffffff,
     KLM_BCOUNT_MASK = 0x7fffffff,
     MAX_RUN_PAGES = 512,
@@ -33,6 +33,12 @@ enum {
     SYND_MKEY_NO_RES = 0x230004,
     SYND_MKEY_ID = 0x230005,
 };
+
+/* A part of a translation table. */
+typedef struct Mlx5XltPage {
+    uint64_t klm_bytes;         /* that its entries cover, if they are KLMs */
+    uint8_t data[XLT_PAGE];
+} Mlx5XltPage;
 
 static uint64_t xlt_bytes(const Mlx5Mkey *mk)
 {
@@ -56,7 +62,7 @@ void mlx5_mkey_free(gpointer opaque)
     for (uint64_t i = 0; i < xlt_num_pages(mk); i++) {
         if (mk->xlt[i]) {
             g_free(mk->xlt[i]);
-            mlx5_context_uncharge(mk->hca, XLT_PAGE);
+            mlx5_context_uncharge(mk->hca, sizeof(**mk->xlt));
         }
     }
     g_free(mk->xlt);
@@ -64,6 +70,22 @@ void mlx5_mkey_free(gpointer opaque)
     g_free(mk);
 }
 
+static uint32_t klm_bytes(const uint8_t *entry)
+{
+    return ldl_be_p(entry) & KLM_BCOUNT_MASK;
+}
+
+static uint64_t klms_bytes(const uint8_t *entries, uint64_t len)
+{
+    uint64_t bytes = 0;
+
+    for (; len >= KLM_BYTES; entries += KLM_BYTES, len -= KLM_BYTES) {
+        bytes += klm_bytes(entries);
+    }
+    return bytes;
+}
+
+/* Always whole octowords: so are KLMs. */
 bool mlx5_mkey_xlt_write(Mlx5Mkey *mk, uint64_t offset, const uint8_t *data,
                          uint64_t len)
 {
@@ -71,17 +93,22 @@ bool mlx5_mkey_xlt_write(Mlx5Mkey *mk, uint64_t offset, const uint8_t *data,
         return false;
     }
     while (len) {
-        uint8_t **page = &mk->xlt[offset / XLT_PAGE];
+        Mlx5XltPage **page = &mk->xlt[offset / XLT_PAGE];
         uint64_t n = MIN(len, XLT_PAGE - offset % XLT_PAGE);
 
         if (!*page && !buffer_is_zero(data, n)) {
-            if (!mlx5_context_charge(mk->hca, XLT_PAGE)) {
+            if (!mlx5_context_charge(mk->hca, sizeof(**page))) {
                 return false;
             }
-            *page = g_malloc0(XLT_PAGE);
+            *page = g_new0(Mlx5XltPage, 1);
         }
         if (*page) {
-            memcpy(*page + offset % XLT_PAGE, data, n);
+            uint8_t *to = (*page)->data + offset % XLT_PAGE;
+
+            if (mk->mode == MLX5_MKEY_KLM) {
+                (*page)->klm_bytes += klms_bytes(data, n) - klms_bytes(to, n);
+            }
+            memcpy(to, data, n);
         }
         data += n;
         offset += n;
@@ -94,9 +121,9 @@ bool mlx5_mkey_xlt_write(Mlx5Mkey *mk, uint64_t offset, const uint8_t *data,
 static const uint8_t *xlt_entry(const Mlx5Mkey *mk, uint64_t offset)
 {
     static const uint8_t absent[KLM_BYTES];
-    const uint8_t *page = mk->xlt[offset / XLT_PAGE];
+    const Mlx5XltPage *page = mk->xlt[offset / XLT_PAGE];
 
-    return page ? page + offset % XLT_PAGE : absent;
+    return page ? page->data + offset % XLT_PAGE : absent;
 }
 
 static Mlx5Status cmd_create_mkey(Mlx5State *s, Mlx5Cmd *cmd)
@@ -111,6 +138,8 @@ static Mlx5Status cmd_create_mkey(Mlx5State *s, Mlx5Cmd *cmd)
 
     mlx5_layout_trace("CREATE_MKEY", &mlx5_layout_mkc, ctx);
     if (mode > MLX5_MKEY_KSM || octwords > MAX_XLT_OCTWORDS ||
+        (mode == MLX5_MKEY_KLM &&
+         octwords > 1u << mlx5_cap_gen(s, log_max_klm_list_size)) ||
         fget(create_mkey_in, cmd->in, mkey_umem_valid)) {
         mlx5_guest_error(s, "CREATE_MKEY: mode %u, %u octowords", mode,
                          octwords);
@@ -129,7 +158,7 @@ static Mlx5Status cmd_create_mkey(Mlx5State *s, Mlx5Cmd *cmd)
         g_free(mk);
         return mlx5_cmd_fail(cmd, MLX5_STATUS_LIMIT, SYND_MKEY_MEM);
     }
-    mk->xlt = g_new0(uint8_t *, xlt_num_pages(mk));
+    mk->xlt = g_new0(Mlx5XltPage *, xlt_num_pages(mk));
     memcpy(mk->ctx, ctx, sizeof(mk->ctx));
     if (listed && mode == MLX5_MKEY_MTT &&
         !fget(create_mkey_in, cmd->in, pg_access)) {
@@ -325,6 +354,39 @@ static Mlx5Xlt mtt_runs(Mlx5State *s, const Mlx5Requestor *req,
 }
 
 /*
+ * The entry of a KLM key that covers @offset, which becomes one within it, or
+ * NULL.  @cost grows by the bytes of the table that were searched in vain; of
+ * what comes before the page with the entry, only the sums are looked at.
+ */
+static const uint8_t *klm_find(const Mlx5Mkey *mk, uint64_t *offset,
+                               uint64_t *cost)
+{
+    const uint64_t num = mk->xlt_octwords;
+    uint64_t index, end;
+
+    for (index = 0; index < num; index += KLMS_PER_PAGE) {
+        const Mlx5XltPage *page = mk->xlt[index / KLMS_PER_PAGE];
+        uint64_t bytes = page ? page->klm_bytes : 0;
+
+        if (*offset < bytes) {
+            break;
+        }
+        *offset -= bytes;
+        *cost += KLM_BYTES;
+    }
+    for (end = MIN(num, index + KLMS_PER_PAGE); index < end; index++) {
+        const uint8_t *entry = xlt_entry(mk, index * KLM_BYTES);
+
+        if (*offset < klm_bytes(entry)) {
+            return entry;
+        }
+        *offset -= klm_bytes(entry);
+        *cost += KLM_BYTES;
+    }
+    return NULL;
+}
+
+/*
  * One step through an indirect mkey: @key, @va become those of the mkey
  * below, @len is cut to what that entry covers, and @cost grows by the bytes
  * of the table that were searched in vain.
@@ -333,7 +395,6 @@ static bool indirect_step(const Mlx5Mkey *mk, uint32_t *key, uint64_t *va,
                           uint64_t *len, uint64_t *cost)
 {
     const uint64_t start = fget(mkc, mk->ctx, start_addr);
-    const uint64_t num = mk->xlt_octwords;
     const uint8_t *entry;
     uint64_t offset, left;
 
@@ -342,31 +403,19 @@ static bool indirect_step(const Mlx5Mkey *mk, uint32_t *key, uint64_t *va,
         const uint64_t mask = (1ull << shift) - 1;
         uint64_t index = (*va >> shift) - (start >> shift);
 
-        if (shift < MIN_PAGE_SHIFT || index >= num) {
+        if (shift < MIN_PAGE_SHIFT || index >= mk->xlt_octwords) {
             return false;
         }
         entry = xlt_entry(mk, index * KLM_BYTES);
         offset = *va & mask;
         left = mask - offset + 1;
     } else {
-        uint64_t index;
-
         offset = *va - start;
-        for (index = 0; ; index++) {
-            uint32_t bytes;
-
-            if (index >= num || index >= MAX_KLM_ENTRIES) {
-                return false;
-            }
-            entry = xlt_entry(mk, index * KLM_BYTES);
-            bytes = ldl_be_p(entry) & KLM_BCOUNT_MASK;
-            if (offset < bytes) {
-                left = bytes - offset;
-                break;
-            }
-            offset -= bytes;
-            *cost += KLM_BYTES;
+        entry = klm_find(mk, &offset, cost);
+        if (!entry) {
+            return false;
         }
+        left = klm_bytes(entry) - offset;
     }
     *key = ldl_be_p(entry + 4);
     *va = ldq_be_p(entry + 8) + offset;

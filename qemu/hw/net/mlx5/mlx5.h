@@ -318,7 +318,7 @@ typedef struct Mlx5Mkey {
     uint8_t ctx[MLX5_MKC_BYTES];
     Mlx5AccessMode mode;
     uint32_t xlt_octwords;  /* size of the translation table */
-    uint8_t **xlt;          /* 4 KiB pages, NULL: zeros */
+    struct Mlx5XltPage **xlt;   /* NULL: zeros */
     Mlx5State *hca;
 } Mlx5Mkey;
 
