@@ -640,6 +640,45 @@ static void test_rnr(void)
     rig_stop(r);
 }
 
+/*
+ * The receive queue of a QP in the error state is looked at often right after
+ * 2ERR, which is when it is drained, and ever more seldom while nothing comes.
+ */
+static void test_flush_poll(void)
+{
+    enum { STEP_NS = 1000 * 1000, STEPS = 8000, POLL_BYTES = 3 * 4 };
+    Rig *r = rig_start();
+    uint8_t cqe[MLX5_CQE_BYTES];
+    uint64_t read;
+
+    for (unsigned late = 0; late < 2; late++) {
+        unsigned waited = 0;
+
+        g_assert_cmphex(cmd_simple(r->h, MLX5_OP_2ERR_QP, r->qp[0].id), ==,
+                        MLX5_STATUS_OK);
+        post_recv(r->h, &r->qp[0], r->key, BUF_A, 1);
+        while (!ring_poll(r->h, &r->cq[0], cqe, sizeof(cqe))) {
+            g_assert_cmpuint(++waited, <=, 4);
+            qtest_clock_step(r->h->qts, STEP_NS);
+            g_usleep(1000);
+        }
+        cqe_check(cqe, MLX5_CQE_RESP_ERR, &r->qp[0], MLX5_SYND_WR_FLUSH);
+
+        read = hca_counter(r->h, "dma-read-host-bytes");
+        for (unsigned i = 0; i < STEPS; i++) {
+            qtest_clock_step(r->h->qts, STEP_NS);
+        }
+        g_assert_cmpuint(hca_counter(r->h, "dma-read-host-bytes") - read, <=,
+                         20 * POLL_BYTES);
+    }
+    /* Who posts without 2ERR waits for a second at most. */
+    post_recv(r->h, &r->qp[0], r->key, BUF_A, 1);
+    qtest_clock_step(r->h->qts, SECOND_NS);
+    cq_wait(r->h, &r->cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_RESP_ERR, &r->qp[0], MLX5_SYND_WR_FLUSH);
+    rig_stop(r);
+}
+
 /* A QP that fails tells when it takes no more from its SRQ. */
 static void test_last_wqe(void)
 {
@@ -2186,6 +2225,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/rdma", test_rdma);
     qtest_add_func("/mlx5/qp/errors", test_errors);
     qtest_add_func("/mlx5/qp/rnr", test_rnr);
+    qtest_add_func("/mlx5/qp/flush-poll", test_flush_poll);
     qtest_add_func("/mlx5/qp/last-wqe", test_last_wqe);
     qtest_add_func("/mlx5/qp/send-error", test_send_error);
     qtest_add_func("/mlx5/qp/qkey", test_qkey);

@@ -486,6 +486,7 @@ struct Mlx5Qp {
     uint32_t rq_wqes;
     uint32_t rq_stride;
     uint16_t rq_ci;
+    int64_t flush_period;           /* virtual ns, in the error state */
     bool last_wqe;                  /* event due that its SRQ is unused now */
     Mlx5Recv recv;
     Mlx5PendingFault *remote_fault; /* that its requester waits for */

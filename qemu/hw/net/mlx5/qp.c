@@ -321,6 +321,7 @@ static void qp_set_state(Mlx5Qp *qp, Mlx5QpState state)
                    qp->service != MLX5_ST_XRC &&
                    (qp->last_wqe || mlx5_qp_receives(qp));
     qp->state = state;
+    qp->flush_period = 0;
     fset(qpc, qp->ctx, state, state);
     if (!mlx5_qp_receives(qp)) {
         mlx5_odp_peer_left(qp);

@@ -39,7 +39,8 @@ enum {
 #define RNR_POLL_MIN_NS     (50 * SCALE_US)
 #define RNR_POLL_MAX_NS     (1 * SCALE_MS)
 #define FAULT_BUSY_NS       (1 * SCALE_MS)
-#define FLUSH_POLL_NS       (10 * SCALE_MS)
+#define FLUSH_POLL_MIN_NS   (1 * SCALE_MS)
+#define FLUSH_POLL_MAX_NS   NANOSECONDS_PER_SECOND
 #define ACK_TIMEOUT_UNIT_NS 4096
 #define WAIT_FOREVER        INT64_MAX
 #define INJECT_MAX_NS       (3600 * NANOSECONDS_PER_SECOND)
@@ -1067,9 +1068,14 @@ static bool requester_flush(Mlx5Qp *qp, uint64_t *total)
     }
     *total += (uint64_t)flushed * MLX5_MIN_COST;
     if (!more && qp->state == MLX5_QP_ERR && qp->has_rq && qp->recv_cq) {
-        /* Receive requests are posted without a doorbell. */
+        /*
+         * Receive requests are posted without a doorbell.  Who drains the
+         * queue posts one right after 2ERR; later ones are rare.
+         */
+        qp->flush_period = flushed || !qp->flush_period ? FLUSH_POLL_MIN_NS :
+                           MIN(qp->flush_period * 2, FLUSH_POLL_MAX_NS);
         timer_mod(qp->timer, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) +
-                             FLUSH_POLL_NS);
+                             qp->flush_period);
     }
     return more;
 }
