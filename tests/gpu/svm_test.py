@@ -10,6 +10,7 @@ from rig import gpu, kmemleak, pci
 from rig.dialogue import Dialogue
 from rig.gpu import HUGE, PAGE, Buffer, Counters, Vram
 from rig.testlib import Test, case
+from rig.vm import CommandFailed
 
 COPIES = ("ce-bytes-h2d", "ce-bytes-d2h", "ce-bytes-fill", "ce-errors")
 CHUNK = (256 << 20) // PAGE  # how many pages nouveau adds at once
@@ -120,13 +121,15 @@ def huge_pages(t: Test, client: Dialogue) -> None:
 def holes(t: Test, client: Dialogue) -> None:
     """What was never touched is zeroes, before and after."""
     for kind in ("map", "map-huge"):
-        address = client.number(kind, 2 * HUGE)
-        client.ask("fill", address + HUGE, 8 * PAGE, 1)
+        address, seed = client.number(kind, 2 * HUGE), next(gpu.seeds)
+        client.ask("fill", address + HUGE, 8 * PAGE, seed)
         client.ask("discard", address + HUGE + 4 * PAGE, 4 * PAGE)
         client.ask("bind", address, 2 * HUGE)
         t.check(client.number("vram", address, 2 * HUGE) >= 512, "holes become zeroed memory in VRAM")
+        with Vram(t.vm) as vram:
+            t.equal(sorted(vram.find(seed, 8)), [0, 1, 2, 3], f"pages of the pattern in VRAM ({kind})")
         t.equal(client.number("zero", address, HUGE), HUGE, f"zeroes in what was not touched ({kind})")
-        t.equal(client.number("check", address + HUGE, HUGE, 1), 4 * PAGE, f"bytes that were written ({kind})")
+        t.equal(client.number("check", address + HUGE, HUGE, seed), 4 * PAGE, f"bytes that were written ({kind})")
         t.equal(client.number("zero", address + HUGE + 4 * PAGE, HUGE - 4 * PAGE), HUGE - 4 * PAGE, f"zeroes behind ({kind})")
 
 
@@ -136,9 +139,15 @@ def gaps_and_parts(t: Test, client: Dialogue) -> None:
     buffer = Buffer(client, 2 * HUGE, huge=True)
     client.ask("bind", buffer.address + 100 * PAGE, 200 * PAGE)
     t.equal(buffer.resident(), 200, "pages of a part of a huge page")
+    with Vram(t.vm) as vram:
+        t.equal(sorted(vram.find(buffer.seed, buffer.pages)), list(range(100, 300)), "pages of the pattern in VRAM")
     check_intact(t, buffer)
+    buffer.fill()
     client.ask("unmap", buffer.address + HUGE, 16 * PAGE)
     buffer.bind()
+    with Vram(t.vm) as vram:
+        t.equal(sorted(vram.find(buffer.seed, buffer.pages)), [*range(512), *range(512 + 16, 1024)],
+                "pages of the pattern in VRAM, without the gap")
     t.equal(client.number("vram", buffer.address, HUGE), 512, "pages before the gap")
     t.equal(client.number("vram", buffer.address + HUGE + 16 * PAGE, HUGE - 16 * PAGE), 512 - 16, "pages behind the gap")
     t.equal(client.number("check", buffer.address, HUGE, buffer.seed), HUGE, "bytes before the gap")
@@ -151,6 +160,8 @@ def read_only(t: Test, client: Dialogue) -> None:
         buffer = Buffer(client, HUGE, huge=huge)
         client.ask("protect", buffer.address, HUGE, "r")
         migrate(t, buffer)
+        with Vram(t.vm) as vram:
+            check_resident(t, buffer, vram)
         check_intact(t, buffer)
         buffer.bind()
         client.ask("protect", buffer.address, HUGE, "w")
@@ -256,7 +267,7 @@ def two_processes(t: Test, client: Dialogue) -> None:
 
 @svm_case(full=True)
 def with_buffers(t: Test, client: Dialogue) -> None:
-    """TTM evicts buffers by the same channel with which a process migrates memory at that time."""
+    """TTM evicts buffers by the copy engine with which a process migrates memory at that time."""
     memory = in_vram(t, client)
     driver = gpu.plain_process(t.vm)
     try:
@@ -278,12 +289,35 @@ def with_buffers(t: Test, client: Dialogue) -> None:
             driver.close()
 
 
-def make_buffers(driver: Dialogue, count: int) -> None:
-    """Have a process make so many buffers of 2 MiB that nobody looks at, one right after the other."""
+def make_buffers(driver: Dialogue, count: int, size: int = HUGE) -> None:
+    """Have a process make so many buffers that nobody looks at, one right after the other."""
     for _ in range(count):
-        driver.tell("gem", HUGE)
+        driver.tell("gem", size)
     for _ in range(count):
         driver.answer(120)
+
+
+@svm_case()
+def evicts_buffers(t: Test, client: Dialogue) -> None:
+    """VRAM is full of buffers when the first page migrates: TTM evicts some of them to make room for a chunk."""
+    rebound(t, client)
+    driver = gpu.plain_process(t.vm)
+    try:
+        buffers = [Buffer(driver, HUGE, gem=True) for _ in range(4)]
+        make_buffers(driver, 31, 32 << 20)
+        copies = Counters(t.vm, "gpu", COPIES)
+        with Vram(t.vm) as vram:
+            for memory in both(t, client):
+                check_resident(t, memory, vram)
+                check_intact(t, memory)
+        moved = copies.moved()
+        t.equal(moved["ce-errors"], 0, "copies that failed")
+        t.check(moved["ce-bytes-d2h"] >= CHUNK * PAGE // 2, f"no more than {moved['ce-bytes-d2h']} bytes left VRAM")
+        for buffer in buffers:
+            t.equal(buffer.matching(), buffer.size, "bytes of an evicted buffer that are as they were written")
+    finally:
+        if not t.vm.failure:
+            driver.close()
 
 
 @svm_case()
@@ -421,6 +455,64 @@ def failed_copy_back(t: Test, client: Dialogue) -> None:
         t.equal(there.resident(), there.pages, "pages that stay in VRAM as they were not copied")
         t.equal(t.vm.qom_get("gpu", "fail-copies"), 0, "copies that are still to fail")
         rebound(t, client)
+
+
+@svm_case()
+def dead_channel_in_sleep(t: Test, client: Dialogue) -> None:
+    """With the channel dead, the GPU does not sleep as long as a process has pages in VRAM, which would be lost. That does
+    not concern TTM, which moves buffers by a channel of its own."""
+    rebound(t, client)
+    driver = gpu.plain_process(t.vm)
+    try:
+        buffer, there = Buffer(driver, HUGE, gem=True), in_vram(t, client, 16 * PAGE)
+        failing = Buffer(client, 16 * PAGE)
+        t.vm.qom_set("gpu", "fail-copies", 1)
+        failing.bind()
+        t.equal(failing.resident(), 0, "pages in VRAM after a copy that failed")
+
+        with contextlib.suppress(CommandFailed):
+            t.vm.suspend("devices")
+            t.fail("the GPU sleeps with pages in VRAM that cannot be copied")
+        t.equal(there.resident(), there.pages, "pages that stay in VRAM as they cannot be copied")
+        t.equal(client.number("readable", there.address, there.size), 0, "bytes that can be read of what cannot be copied")
+        t.check("pages of a dead GPU" in t.vm.run("dmesg").stdout, "the driver says why")
+
+        client.ask("unmap", there.address, there.size)
+        copies = Counters(t.vm, "gpu", COPIES)
+        t.vm.suspend("devices")
+        t.check(copies.moved()["ce-bytes-d2h"] >= buffer.size, "the copy engine has evicted the buffer")
+        t.equal(buffer.matching(), buffer.size, "bytes of the buffer that are as they were written")
+        failing.bind()
+        t.equal(failing.resident(), 0, "pages in VRAM, to which nothing is copied any more")
+        check_intact(t, failing)
+    finally:
+        if not t.vm.failure:
+            driver.close()
+    rebound(t, client)
+    migrate(t, failing)
+    check_intact(t, failing)
+
+
+@svm_case(full=True)
+def slow_is_not_dead(t: Test, client: Dialogue) -> None:
+    """Each of several copies takes long, so that the last one is waited for longer than the driver waits for a single one."""
+    clients = [client, *(gpu.process(t.vm) for _ in range(3))]
+    buffers = [in_vram(t, one, PAGE) for one in clients]
+    for buffer in buffers:
+        check_intact(t, buffer)
+    t.vm.qom_set("gpu", "copy-delay-us", 7 * 1000000)
+    try:
+        for buffer in buffers:
+            buffer.client.tell("bind", buffer.address, buffer.size)
+        for buffer in buffers:
+            buffer.client.answer(120)
+    finally:
+        t.vm.qom_set("gpu", "copy-delay-us", 0)
+    for buffer in buffers:
+        t.equal(buffer.resident(), buffer.pages, "pages that are not mapped by the CPU")
+        check_intact(t, buffer)
+    for one in clients[1:]:
+        one.close()
 
 
 @svm_case(full=True, fresh=True)
