@@ -1583,6 +1583,81 @@ static void test_unplug_within_scan(void)
     gpu_stop(g);
 }
 
+/* DMA of p2pdev, whose BAR 0 is at @dev; returns its status when it is done. */
+static uint32_t peer_dma(Gpu *g, uint64_t dev, uint64_t src, uint64_t dst,
+                         uint64_t len, uint32_t spaces)
+{
+    gint64 end = g_get_monotonic_time() + 60 * G_TIME_SPAN_SECOND;
+    uint32_t status;
+
+    qtest_writel(g->qts, dev + P2PDEV_STATUS, P2PDEV_STATUS_DONE |
+                 P2PDEV_STATUS_ERROR | P2PDEV_STATUS_REJECTED);
+    qtest_writeq(g->qts, dev + P2PDEV_SRC, src);
+    qtest_writeq(g->qts, dev + P2PDEV_DST, dst);
+    qtest_writeq(g->qts, dev + P2PDEV_LEN, len);
+    qtest_writel(g->qts, dev + P2PDEV_CTRL, P2PDEV_CTRL_START | spaces);
+    do {
+        status = qtest_readl(g->qts, dev + P2PDEV_STATUS);
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    } while (status & P2PDEV_STATUS_BUSY);
+    return status;
+}
+
+/*
+ * A peer reads and writes VRAM through BAR1, be it a window or not.  Where the
+ * page tables have nothing, it gets an error, which is counted, and so is what
+ * remains of a request that begins where they have something.
+ */
+static void test_peer(void)
+{
+    const char *props[] = { "", ",bar1-windows=off" };
+    const uint32_t to_peer = P2PDEV_SPACE_LOCAL << P2PDEV_CTRL_DST_SHIFT;
+    const uint32_t from_peer = P2PDEV_SPACE_LOCAL << P2PDEV_CTRL_SRC_SHIFT;
+    const uint64_t dev = BAR0 + BAR0_SIZE;
+
+    for (unsigned n = 0; n < ARRAY_SIZE(props); n++) {
+        Gpu *g = gpu_start_beside("-device p2pdev,id=dev,addr=9.0", props[n]);
+        const uint64_t there = BAR1 + 4 * MiB, gone = there + 2 * MiB;
+        uint64_t faults;
+        uint32_t status;
+
+        g->bdf = 9 << 3;
+        cfg_writel(g, PCI_BASE_ADDRESS_0, dev);
+        cfg_writew(g, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+        g->bdf = DEVFN;
+        make_space(g);
+        set_large(g, 2, PTE(V_DATA));
+        set_large(g, 3, 0);
+        bind_bar1(g);
+        faults = counter(g, "bar1-faults");
+
+        v_stl(g, V_DATA + 8, 0x600dda7a);
+        g_assert_cmphex(peer_dma(g, dev, there + 8, 0, 4, to_peer), ==,
+                        P2PDEV_STATUS_DONE);
+        g_assert_cmphex(peer_dma(g, dev, 0, there + 16, 4, from_peer), ==,
+                        P2PDEV_STATUS_DONE);
+        g_assert_cmphex(v_ldl(g, V_DATA + 16), ==, 0x600dda7a);
+        g_assert_cmpuint(counter(g, "bar1-faults"), ==, faults);
+
+        status = peer_dma(g, dev, gone + 8, 0, 4, to_peer);
+        g_assert_cmphex(status & (P2PDEV_STATUS_ERROR | P2PDEV_STATUS_ERR_DST),
+                        ==, P2PDEV_STATUS_ERROR);
+        g_assert_cmpuint(counter(g, "bar1-faults"), ==, faults + 1);
+        status = peer_dma(g, dev, 0, gone + 8, 4, from_peer);
+        g_assert_cmphex(status & (P2PDEV_STATUS_ERROR | P2PDEV_STATUS_ERR_DST),
+                        ==, P2PDEV_STATUS_ERROR | P2PDEV_STATUS_ERR_DST);
+        g_assert_cmpuint(counter(g, "bar1-faults"), ==, faults + 2);
+        status = peer_dma(g, dev, gone - 64, 0, 128, to_peer);
+        g_assert_cmphex(status & P2PDEV_STATUS_ERROR, ==, P2PDEV_STATUS_ERROR);
+        g_assert_cmpuint(counter(g, "bar1-faults"), >, faults + 2);
+
+        /* What is mapped is still within reach. */
+        g_assert_cmphex(peer_dma(g, dev, there + 16, 0, 4, to_peer), ==,
+                        P2PDEV_STATUS_DONE);
+        gpu_stop(g);
+    }
+}
+
 /*
  * The IOMMU's tables are where BAR1 is, whose page tables the GPU reads by DMA,
  * which the IOMMU translates.  It must not get as far as that.
@@ -1595,7 +1670,6 @@ static void test_iommu_tables(void)
     for (unsigned i = 0; i < TABLES; i++) {
         Gpu *g = gpu_start_beside("-device intel-iommu,intremap=off "
                                   "-device p2pdev,id=dev,addr=9.0", "");
-        gint64 end = g_get_monotonic_time() + 60 * G_TIME_SPAN_SECOND;
         uint32_t status;
         VtdTables v;
 
@@ -1619,14 +1693,8 @@ static void test_iommu_tables(void)
         bind_bar1(g);
         vtd_enable(&v);
 
-        qtest_writeq(g->qts, dev + P2PDEV_SRC, SYS_BUF);
-        qtest_writeq(g->qts, dev + P2PDEV_LEN, 4);
-        qtest_writel(g->qts, dev + P2PDEV_CTRL, P2PDEV_CTRL_START |
-                     P2PDEV_SPACE_LOCAL << P2PDEV_CTRL_DST_SHIFT);
-        do {
-            status = qtest_readl(g->qts, dev + P2PDEV_STATUS);
-            g_assert_cmpint(g_get_monotonic_time(), <, end);
-        } while (status & P2PDEV_STATUS_BUSY);
+        status = peer_dma(g, dev, SYS_BUF, 0, 4,
+                          P2PDEV_SPACE_LOCAL << P2PDEV_CTRL_DST_SHIFT);
         g_assert_cmphex(status, ==,
                         P2PDEV_STATUS_DONE | P2PDEV_STATUS_ERROR |
                         P2PDEV_ERR_DECODE << P2PDEV_STATUS_ERR_SHIFT);
@@ -1753,6 +1821,7 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/mmu/walk-without-tlb", test_walk_no_tlb);
     qtest_add_func("gp100/bar1/windows", test_windows);
     qtest_add_func("gp100/bar1/window-limit", test_window_limit);
+    qtest_add_func("gp100/bar1/peer", test_peer);
     qtest_add_func("gp100/channel/run", test_channel);
     qtest_add_func("gp100/channel/userd", test_userd);
     qtest_add_func("gp100/channel/resume", test_channel_resume);

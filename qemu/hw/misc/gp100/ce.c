@@ -68,6 +68,8 @@ typedef enum CeLaunchError {
 #define CE_CHUNK                (1 * MiB)
 /* What setting up a chunk costs, in bytes of budget. */
 #define CE_CHUNK_COST           512
+/* The same of a call to another device's handler, which moves 8 at most. */
+#define CE_MMIO_COST            512
 
 static const struct {
     uint16_t first, last;
@@ -447,12 +449,14 @@ void gp100_ce_step(GP100State *s, GP100Budget *budget)
 
     while (ce->busy && ce->lines && budget->bytes > 0) {
         uint64_t max = MIN(ce->line_bytes - ce->done, CE_CHUNK);
+        uint64_t mmio = s->sys_mmio;
         uint64_t n = ce->remap ? remap_chunk(s, max) : copy_chunk(s, max);
 
         if (n == 0) {
             return;                     /* the error has been reported */
         }
-        budget->bytes -= n + CE_CHUNK_COST;
+        budget->bytes -= n + CE_CHUNK_COST +
+                         CE_MMIO_COST * (s->sys_mmio - mmio);
         ce->done += n;
         if (ce->done >= ce->line_bytes) {
             ce->done = 0;

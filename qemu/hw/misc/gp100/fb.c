@@ -65,6 +65,7 @@ static bool sys_access(GP100State *s, uint64_t addr, void *buf, uint64_t len,
 
             if (!memory_region_is_ram(mr)) {
                 n = memory_access_size(mr, MIN(len, 8), at);
+                s->sys_mmio++;
                 refused = p2p_dma_region_is_config(mr);
             }
         }

@@ -339,6 +339,7 @@ struct GP100State {
     MemoryRegion *vram_mr;
     uint8_t *vram;
     uint64_t vram_size;
+    uint64_t sys_mmio;          /* accesses to other devices by DMA */
 
     uint32_t *regs;             /* BAR0, one word for each register */
     uint8_t *vbios;
