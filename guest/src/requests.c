@@ -4,7 +4,8 @@
  *
  * Link: -libverbs
  *
- *   register KIND PAGES    KIND is pinned or odp; both regions, with content
+ *   register KIND PAGES    KIND is pinned or odp; both regions, with content. Or private: the responder's is odp, and its
+ *                          memory is then migrated to the simulated GPU; the other one is pinned
  *   post OPERATION         write, read or send; answers with the request's number, which counts from 0
  *   poll END MILLISECONDS  a completion of queue pair END (0 sends, 1 receives) within that time: its number and status,
  *                          as words, or "none"
@@ -12,6 +13,7 @@
  *
  * Each line of the input is answered by "ok WORDS" or "error WHY".
  */
+#include "hmm_dmirror.h"
 #include "verbs.h"
 
 #include <sys/mman.h>
@@ -37,10 +39,20 @@ static void fail(const char *what)
 	fflush(stdout);
 }
 
+/* The memory of the responder's region goes to the simulated GPU, which stays open as long as this process. */
+static bool migrate(size_t pages)
+{
+	int gpu = dmirror_open();
+	void *copy = malloc(size);
+
+	memset(memory[1], 0x5a, size);
+	return gpu >= 0 && !dmirror(gpu, HMM_DMIRROR_MIGRATE_TO_DEV, memory[1], copy, pages);
+}
+
 static void do_register(const char *kind, size_t pages)
 {
-	int access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
-		     (strcmp(kind, "odp") ? 0 : IBV_ACCESS_ON_DEMAND);
+	const int basic = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
+	const bool is_private = !strcmp(kind, "private");
 	int i;
 
 	size = pages * PAGE;
@@ -48,12 +60,15 @@ static void do_register(const char *kind, size_t pages)
 		memory[i] = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (memory[i] == MAP_FAILED)
 			return fail("mmap");
-		mr[i] = ibv_reg_mr(ends.pd[i], memory[i], size, access);
+		mr[i] = ibv_reg_mr(ends.pd[i], memory[i], size,
+				   basic | (!strcmp(kind, "odp") || (is_private && i) ? IBV_ACCESS_ON_DEMAND : 0));
 		if (!mr[i])
 			return fail("ibv_reg_mr");
 	}
 	for (size_t at = 0; at < size; at++)
 		memory[0][at] = (char)(at * 7 + at / PAGE + 1);
+	if (is_private && !migrate(pages))
+		return fail("migrating to the simulated GPU");
 	answer("ok");
 }
 
@@ -111,7 +126,7 @@ int main(void)
 	char line[256], word[64];
 	unsigned long first, second;
 
-	pair_open(&ends, NULL, NULL);
+	pair_open(&ends, NULL, NULL, RC);
 	while (fgets(line, sizeof(line), stdin)) {
 		errno = EINVAL;
 		if (sscanf(line, "register %63s %li", word, &first) == 2)

@@ -1,27 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0
 """The model's injected errors, as an application sees them: the right completion, no hang, and the next run works."""
+import itertools
 import time
 from contextlib import contextmanager
 from typing import Iterator
 
-from rig import rdma
+from rig import odp, rdma
 from rig.dialogue import Dialogue, Refused
+from rig.gpu import PAGE
 from rig.testlib import Test, case
 
 HCA = "switch:hca"
 ROLE = "importer"
 SECOND_NS = 10**9
 SUCCESS = ["success"]
+PAGES = 8
 PATIENCE = 60_000       # milliseconds for what must come
 PROBE = 300             # for what must not come yet
 
 
 @contextmanager
-def client(t: Test, kind: str, pages: int = 8) -> Iterator[Dialogue]:
+def client(t: Test, kind: str) -> Iterator[Dialogue]:
     """guest/src/requests.c, with both of its regions registered."""
-    rdma.load(t.vm)
+    odp.provide(t.vm)
     program = Dialogue(t.vm, ["requests"])
-    program.ask("register", kind, pages)
+    program.ask("register", kind, PAGES)
     yield program
     program.close()
 
@@ -54,6 +57,14 @@ def works(t: Test, kind: str = "odp") -> None:
         t.equal(program.ask("compare"), ["same"], "content")
 
 
+@contextmanager
+def by_alias(t: Test, is_so: bool) -> Iterator[None]:
+    """All that is written meanwhile, which is all of the region, goes to device-private memory, or none of it."""
+    counters = odp.data_counters(t.vm, ROLE)
+    yield
+    t.equal(odp.moved(counters)["write peer"], PAGES * PAGE if is_so else 0, "bytes written by aliases")
+
+
 @case(topology=HCA, timeout=180)
 def dropped_completion(t: Test) -> None:
     """The work is done; the next completion is that of the next request, and libmlx5 goes on."""
@@ -68,7 +79,7 @@ def dropped_completion(t: Test) -> None:
 
 def write_slowly(t: Test, kind: str, name: str) -> None:
     """A write that takes longer than it should by `name`, and then has done its work."""
-    with client(t, kind) as program:
+    with client(t, kind) as program, by_alias(t, kind == "private"):
         with injected(t, name, 2 * SECOND_NS):
             begin = time.monotonic()
             program.ask("post", "write")
@@ -86,19 +97,20 @@ def delayed_completion(t: Test) -> None:
 
 @case(topology=HCA, timeout=180)
 def delayed_fault(t: Test) -> None:
-    faults = t.vm.qom_get(ROLE, "page-faults")
-    # The local region was touched before it was registered anew; the remote one is absent.
-    write_slowly(t, "odp", "inject-fault-delay")
-    t.check(t.vm.qom_get(ROLE, "page-faults") > faults, "there was a page fault")
+    for kind in ("odp", "private"):
+        faults = t.vm.qom_get(ROLE, "page-faults")
+        write_slowly(t, kind, "inject-fault-delay")
+        t.check(t.vm.qom_get(ROLE, "page-faults") > faults, f"there was a page fault of {kind} memory")
     works(t)
 
 
 @case(topology=HCA, timeout=180)
 def failed_data(t: Test) -> None:
     """A transfer that nobody claims: the source is the requester's memory for a write, the responder's for a read."""
-    for operation, status in (("write", "local protection error"), ("read", "remote operation error"),
-                              ("send", "local protection error")):
-        with client(t, "pinned") as program, injected(t, "inject-fail-data", 1):
+    for (operation, status), kind in itertools.product(
+            (("write", "local protection error"), ("read", "remote operation error"), ("send", "local protection error")),
+            ("pinned", "odp", "private")):
+        with client(t, kind) as program, injected(t, "inject-fail-data", 1):
             program.ask("post", operation)
             completes(t, program, 0, *status.split())
             # The connection is broken, and says so at once.
@@ -148,11 +160,13 @@ def failed_umr_of_fault(t: Test) -> None:
     """
     lockdep = (("possible circular locking dependency", "mlx5r_umr_recover", "umem_odp->umem_mutex", "qp->mutex"),
                ("print_circular_bug", "mlx5_ib_modify_qp"))
-    for failures, statuses in ((1, ["success"]), (2, ["local protection error", "remote operation error"])):
-        with client(t, "odp") as program:
+    # Of "odp" both regions were absent when they were registered, and the local one is needed first.
+    for kind, failures, status in (("odp", 1, "success"), ("odp", 2, "local protection error"),
+                                   ("private", 1, "success"), ("private", 2, "remote operation error")):
+        with client(t, kind) as program, by_alias(t, kind == "private" and failures == 1):
             with injected(t, "inject-fail-umrs", failures):
                 program.ask("post", "write")
                 answer = program.ask("poll", 0, PATIENCE, timeout=PATIENCE / 1000 + 30)
                 take_umr_reports(t, *lockdep)
-            t.check(" ".join(answer[1:]) in statuses, f"with {failures} failed UMRs: {answer[1:]} is one of {statuses}")
+            t.equal(answer[1:], status.split(), f"status with {failures} failed UMRs of {kind} memory")
     works(t)
