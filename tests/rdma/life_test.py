@@ -2,14 +2,12 @@
 """Drivers, devices and processes that go in the middle of traffic: no kernel report, no hang, and the next run works."""
 import signal
 import time
-from typing import Any
 
 from rig import rdma
 from rig.agent import Operation
 from rig.testlib import Test, case
 
 TWO = "switch:two-hcas"
-DRIVER = "/sys/bus/pci/drivers/mlx5_core"
 TRAFFIC = ("ib_write_bw", "-s", "65536", "-D", "300", "--odp")
 ROLE = "importer"
 
@@ -40,21 +38,37 @@ def works(t: Test) -> None:
     rdma.pairs(t, ("ibv_rc_pingpong -n 20 -o -c", "ib_write_bw -n 20 -s 65536 --odp"), second, first)
 
 
-def rebind(t: Test, address: str) -> None:
-    t.vm.write(f"{DRIVER}/unbind", address, timeout=300)
-    t.vm.write(f"{DRIVER}/bind", address, timeout=300)
-
-
 @case(topology=TWO, timeout=1200, full=True)
 def rebound(t: Test) -> None:
     """The driver comes and goes, every fifth time under traffic."""
-    address = t.vm.pci_address(ROLE)
     for number in range(20):
         first, second = rdma.load(t.vm)
         sides = begin_traffic(t, second, first) if number % 5 == 0 else None
-        rebind(t, address)
+        rdma.rebind(t.vm, ROLE)
         if sides:
             end_traffic(t, sides)
+    works(t)
+
+
+@case(topology=TWO, timeout=900, full=True)
+def reloaded(t: Test) -> None:
+    """The drivers are unloaded and loaded again; also when the kernel has forgotten one of the devices meanwhile."""
+    for again in range(3):
+        rdma.load(t.vm)
+        t.vm.run(["modprobe", "-r", *reversed(rdma.DRIVERS), "mlx5_core"], timeout=300)
+        t.equal(t.vm.run("grep -w mlx5_core /proc/modules", check=False).stdout, "", "the driver of the HCAs")
+        if again:
+            rdma.rescan(t.vm, ROLE)
+    works(t)
+
+
+@case(topology=TWO, timeout=900, full=True)
+def removed(t: Test) -> None:
+    """The kernel forgets the device, under traffic, and finds it again."""
+    first, second = rdma.load(t.vm)
+    sides = begin_traffic(t, second, first)
+    rdma.rescan(t.vm, ROLE)
+    end_traffic(t, sides)
     works(t)
 
 
@@ -76,28 +90,18 @@ def unplugged(t: Test) -> None:
     """The device is pulled out of its slot under traffic, and another one is plugged in."""
     first, second = rdma.load(t.vm)
     sides = begin_traffic(t, second, first)
-    argument = next(d for d in t.topology.devices if d.startswith(f"mlx5,id={ROLE},"))
-    t.vm.qmp("device_del", id=ROLE)
-    t.vm.wait_until(lambda: any(e.get("device") == ROLE for e in t.vm.events("DEVICE_DELETED")),
-                    "the guest did not let the device go", 300)
+    rdma.unplug(t.vm, ROLE)
     end_traffic(t, sides)
-    driver, *properties = argument.split(",")
-    pairs = (each.split("=") for each in properties)
-    switch: dict[str, Any] = {"on": True, "off": False}
-    values = {name: int(value) if value.isdigit() else switch.get(value, value) for name, value in pairs}
-    t.vm.qmp("device_add", driver=driver, **values)
-    address = t.vm.pci_address(ROLE)
-    t.vm.run(f"until ls -d /sys/bus/pci/devices/*/infiniband | grep -q {address} ; do sleep 0.5; done", timeout=300)
+    rdma.plug(t.vm, ROLE)
     works(t)
 
 
 @case(topology=TWO, timeout=1800, full=True, fresh=True)
 def reset(t: Test) -> None:
     """The function is reset under the driver, which does not expect that; bound anew it works again."""
-    address = t.vm.pci_address(ROLE)
     first, second = rdma.load(t.vm)
     sides = begin_traffic(t, second, first)
-    t.vm.write(f"/sys/bus/pci/devices/{address}/reset", "1", timeout=300)
+    rdma.reset(t.vm, ROLE)
     end_traffic(t, sides)
-    rebind(t, address)
+    rdma.rebind(t.vm, ROLE)
     works(t)

@@ -34,6 +34,7 @@ PERFTEST = (
     "ib_atomic_lat -n 20",
     "ib_write_bw -n 10 -s 4096 -q 100",
     "ib_send_bw -n 10 -s 4096 -b",
+    "ib_atomic_bw -n 10 -q 8 -b --odp",
 )
 
 TOOLS = ("write", "read", "send")
@@ -43,6 +44,7 @@ PERFTEST_ALL = (
       for odp in ("", " --odp")),
     *(f"ib_{tool}_bw -n 20 -s 65536 -b{odp}" for tool in TOOLS for odp in ("", " --odp")),
     *(f"ib_{tool}_bw -n 10 -s 4096 -q 200{odp}" for tool in TOOLS for odp in ("", " --odp")),
+    *(f"ib_atomic_bw -n 20{how}{odp}" for how in (" -b", " -q 200", " -b -q 8") for odp in ("", " --odp")),
     *(f"ib_{tool}_bw -n 20 -s 4096 -e" for tool in TOOLS),
     *(f"ib_send_{kind} -n 20 -s 1024 -c {service}" for kind in ("bw", "lat") for service in ("UD", "UC")),
     *(f"ib_write_{kind} -n 20 -s 1024 -c UC" for kind in ("bw", "lat")),
@@ -56,6 +58,7 @@ def pingpong(t: Test) -> None:
     first, second = rdma.load(t.vm)
     rdma.pairs(t, PINGPONG, first, second)
     t.equal(t.vm.guest_errors(), [], "what the model calls an error of the guest")
+    t.equal(rdma.complaints(t.vm), [], "what the driver says of the health of the HCAs")
 
 
 @case(topology=TWO, timeout=300)
@@ -63,6 +66,7 @@ def perftest(t: Test) -> None:
     first, second = rdma.load(t.vm)
     rdma.pairs(t, PERFTEST, first, second)
     t.equal(t.vm.guest_errors(), [], "what the model calls an error of the guest")
+    t.equal(rdma.complaints(t.vm), [], "what the driver says of the health of the HCAs")
 
 
 @case(topology=TWO, timeout=600, full=True)
