@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """ODP regions reach device-private memory by its aliases: where the data went is read from the HCA's own counters."""
-from rig import odp
+from rig import odp, rdma
 from rig.gpu import PAGE
 from rig.odp import ATOMIC, INTO, OUT_OF
 from rig.perftest import ALIAS_SWITCH
@@ -45,6 +45,23 @@ def matrix(t: Test) -> None:
 @case(topology="switch:hca", timeout=120)
 def huge_pages(t: Test) -> None:
     odp.check_operation(t, prepare(t), "write", 512, ["-t"])
+
+
+@case(topology="switch:hca", timeout=120)
+def software_device(t: Test) -> None:
+    """rxe, which copies by the CPU, never gets an alias: what it accesses migrates."""
+    odp.provide(t.vm)
+    # Base rxe finds only the first byte of a page of an ODP region (__rxe_odp_mr_copy()): each packet must have a page of its own.
+    device = rdma.make_rxe(t.vm, mtu=4500)
+    try:
+        client = odp.Client(t.vm, device=device)
+        for operation in ("write", "read", "recv", "send"):
+            seen = client.run("transfer", "-n", "2", operation)
+            t.note(f"{operation}: {seen}")
+            t.equal(seen[f"{operation} private"], 0, f"private pages after {operation}")
+            t.equal(seen.get(f"{operation} alias_pages", 0), 0, f"alias_pages of {operation}")
+    finally:
+        rdma.remove_rxe(t.vm)
 
 
 @case(topology="switch:hca", timeout=120)
