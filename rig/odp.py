@@ -4,7 +4,7 @@
 The memory belongs to the simulated GPU of lib/test_hmm or, in a topology with a GPU, is VRAM that nouveau migrates to.
 """
 from collections import Counter
-from typing import Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
 from . import gpu, p2pmap, rdma
 from .gpu import PAGE, Counters
@@ -18,10 +18,17 @@ OUT_OF = ("read", "write-out", "send")
 AT_REQUESTER = ("read-in", "write-out", "send")
 ATOMIC = "atomic"
 
+CHILD_BLOCKS = 1 << 18
+"""A child of an implicit region covers 1 GiB with a memory key for as many pages."""
+
 DATA = [f"{direction} {place}" for direction in ("read", "write") for place in ("host", "peer")]
+ROUTES = ("data-routed-bytes", "ats-hits", "ats-misses", "ats-invalidations", "umrs")
+"""What else an HCA counts: payload that a switch turned around, and what it asked the IOMMU for by ATS."""
 GPU_COUNTERS = ("ce-bytes-h2d", "ce-bytes-d2h", "ce-errors", "bar1-faults", "guest-errors")
 # An atomic is 8 bytes in each direction at its target, and what was there before at its requester; each page gets two.
 _ATOMIC_BYTES = 16
+# Each datagram that is received has them in front, and holds a page.
+_GRH_BYTES = 40
 
 
 class Client:
@@ -47,10 +54,12 @@ class Client:
     def run(self, verb: str, *arguments: str, timeout: float = 120,
             every: Optional[dict[str, list[int]]] = None) -> dict[str, int]:
         """Run it, and return its numbers by "OPERATION NAME"; how far counters moved, by "HCA DIRECTION PLACE", and "DIRECTION
-        PLACE" for all HCAs together; and by "gpu COUNTER". Of what it says several times, this has the last; `every` gets all.
+        PLACE" for all HCAs together; by the names in ROUTES, for all HCAs together; and by "gpu COUNTER". Of what it says
+        several times, this has the last; `every` gets all.
         """
         roles = sorted(set(self.hcas))
         hcas = {role: data_counters(self.guest, role) for role in roles}
+        routes = [Counters(self.guest, role, ROUTES) for role in roles]
         engine = Counters(self.guest, self.gpu, GPU_COUNTERS) if self.gpu else None
         lines = self.guest.run(self.command(verb, *arguments), timeout=timeout).stdout.splitlines()
         seen: Counter[str] = Counter()
@@ -62,6 +71,8 @@ class Client:
             for name, count in moved(hcas[role]).items():
                 seen[f"{role} {name}"] = count
                 seen[name] += count
+        for counters in routes:
+            seen.update(counters.moved())
         if engine:
             for name, count in engine.moved().items():
                 seen[f"gpu {name}"] = count
@@ -90,8 +101,9 @@ def provide(guest: Vm) -> None:
     guest.write(ALIAS_SWITCH, "Y\n")
 
 
-def traffic(client: Client, operation: str, size: int, private: bool) -> dict[str, int]:
-    """The payload that an operation on `size` bytes has to move, by HCA, direction and place; `private`: by aliases."""
+def traffic(client: Client, operation: str, size: int, private: bool, headers: int = 0) -> dict[str, int]:
+    """The payload that an operation on `size` bytes has to move, by HCA, direction and place; `private`: by aliases. What is
+    received is preceded by so many bytes of `headers`."""
     here = client.hcas[0 if operation in AT_REQUESTER else 1]
     there = client.hcas[1 if operation in AT_REQUESTER else 0]
     place = "peer" if private else "host"
@@ -104,8 +116,29 @@ def traffic(client: Client, operation: str, size: int, private: bool) -> dict[st
     else:
         direction, other = ("write", "read") if operation in INTO else ("read", "write")
         expected[f"{here} {direction} {place}"] += size
-        expected[f"{there} {other} host"] += size
+        expected[f"{there} {other} host"] += size + headers
     return dict(expected)
+
+
+def uses_ats(t: Test, options: Sequence[str]) -> bool:
+    """Whether regions that the client has with these options translate by ATS (mlx5_umem_needs_ats())."""
+    return t.topology.iommu == "ats" and "-r" in options
+
+
+def check_routes(t: Test, seen: Mapping[str, int], options: Sequence[str], what: str) -> None:
+    """What an operation sent where, as the client's options say."""
+    by_ats = uses_ats(t, options)
+    # A raw bus address goes no further than the switch. What the IOMMU has translated is a physical address, which the model
+    # has go to the root.
+    routed = seen["read peer"] + seen["write peer"] if t.topology.fabric == "switch" and not by_ats else 0
+    t.equal(seen["data-routed-bytes"], routed, f"payload of {what} that the switch turned around")
+    requests = seen["ats-hits"] + seen["ats-misses"]
+    if t.topology.iommu != "ats":
+        t.equal(requests, 0, f"ATS requests of {what} without ATS")
+    elif "-i" not in options:
+        # The driver's own memory key, by which the HCA reads the lists of UMRs, always translates by ATS (mlx5_ib_get_dma_mr()).
+        # Here a list is within a page, and that of the implicit key is not.
+        t.equal(requests > seen["umrs"], by_ats, f"{what} looks up by ATS what is in no list: {requests} requests, {seen['umrs']} UMRs")
 
 
 def check_operation(t: Test, client: Client, operation: str, pages: int = 8, options: Sequence[str] = (),
@@ -120,11 +153,25 @@ def check_operation(t: Test, client: Client, operation: str, pages: int = 8, opt
     t.equal(seen[f"{operation} private"], there, f"private pages after {operation}")
     t.equal(seen[f"{operation} alias_pages"], there, f"alias_pages of {operation}")
     t.equal(seen[f"{operation} alias_fallbacks"], 0, f"alias_fallbacks of {operation}")
-    expected = traffic(client, operation, pages * PAGE, reachable)
+    expected = traffic(client, operation, pages * PAGE, reachable, pages * _GRH_BYTES if "ud" in options else 0)
     t.equal({name: seen[name] for name in expected}, expected, f"payload of {operation}")
+    check_routes(t, seen, options, operation)
     if client.gpu:
         # To VRAM before, and back once: by the CPU that verifies or by the HCA that cannot reach it.
         t.equal({name: seen[f"gpu {name}"] for name in GPU_COUNTERS},
                 dict.fromkeys(GPU_COUNTERS, 0) | {"ce-bytes-h2d": pages * PAGE, "ce-bytes-d2h": pages * PAGE},
                 f"the GPU in {operation}")
     return seen
+
+
+def check_race(t: Test, client: Client, kind: str, rounds: int, *options: str) -> None:
+    """So many invalidations of one kind, and as many transfers of which each byte is verified by the program."""
+    seen = client.run("race", "-n", "64" if "-t" not in options else "512", *options, kind, str(rounds), timeout=t.remaining)
+    t.note(f"{kind} {' '.join(options)}: {seen}")
+    t.check(min(seen["race transfers"], seen["race disturbed"]) >= rounds, "both threads did what was asked")
+    t.check(seen["race alias_pages"] > 0, "aliases were in use")
+    check_routes(t, seen, options, "race")
+    if uses_ats(t, options):
+        # All aliases that the region had have gone in the end, from the HCA's cache, too.
+        t.check(seen["ats-invalidations"] >= seen["race alias_pages"], f"the HCA's cache was invalidated: {seen}")
+        t.check(seen["ats-hits"] > 0, "the HCA used its cache")

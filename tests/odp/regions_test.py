@@ -3,17 +3,14 @@
 import time
 from typing import Callable
 
-from rig import rdma
+from rig import odp, rdma
 from rig.testlib import Test, case
-
-# A child of an implicit region covers 1 GiB with a memory key for as many pages.
-CHILD_BLOCKS = 1 << 18
 
 
 def children_in_use(t: Test) -> int:
     for line in t.vm.run("frmr_pools").stdout.splitlines():
         words = line.split()
-        if words[words.index("blocks") + 1] == str(CHILD_BLOCKS):
+        if words[words.index("blocks") + 1] == str(odp.CHILD_BLOCKS):
             return int(words[words.index("in_use") + 1])
     return 0
 
