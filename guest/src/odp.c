@@ -25,6 +25,7 @@
  * share the target with a child (COW).
  * -g NODE: a render node of nouveau. -d DEVICE (twice): the verbs devices of requester and responder, instead of the first
  * one for both. -k KIND, -l KIND: what target and local are: pinned, odp, private, or dmabuf (a buffer object of nouveau).
+ * -q SERVICE: rc, srq (RC with a shared receive queue), xrc or ud, which does no more than send, and that by page.
  * -S SEED: of what race chooses. Of measure only: -o BYTES between the places of one operation and the next; -f: in each
  * round the target's memory is new to the region, and the round is measured twice ("first", "again"); -p: before each
  * operation all private memory is migrated to the GPU, and "bind" is the time that this took.
@@ -62,6 +63,7 @@ static struct options {
 	int advice;
 	const char *node, *device[2];
 	enum kind target, local;
+	enum service service;
 	unsigned int seed;
 } options = { .pages = 8, .advice = -1, .target = PRIVATE, .local = PINNED, .seed = 1 };
 
@@ -321,15 +323,11 @@ static void start(const struct operation *operation, size_t offset, size_t bytes
 	struct ibv_sge here = element(target + offset, bytes, target_mr->lkey);
 	struct ibv_sge there = element(local + offset, bytes, local_mr->lkey);
 	struct ibv_sge *sge[2] = { operation->side ? &there : &here, operation->side ? &here : &there };
-	struct ibv_recv_wr receive = { .sg_list = sge[1], .num_sge = 1 }, *bad;
 	struct ibv_send_wr wr = request(operation->opcode, sge[0], (void *)(uintptr_t)sge[1]->addr,
 					operation->side ? target_mr->rkey : local_mr->rkey);
 
-	if (operation->opcode == IBV_WR_SEND) {
-		errno = ibv_post_recv(ends.qp[1], &receive, &bad);
-		if (errno)
-			die("cannot post a receive");
-	}
+	if (operation->opcode == IBV_WR_SEND)
+		pair_receive(&ends, sge[1]);
 	pair_post(&ends, &wr);
 }
 
@@ -433,7 +431,9 @@ static void tear_down(void)
 
 static void transfer(const struct operation *operation)
 {
+	const size_t message = options.service == UD ? PAGE : size;
 	pid_t child = -1;
+	size_t at;
 
 	set_up(operation);
 	if (options.cow)
@@ -443,8 +443,10 @@ static void transfer(const struct operation *operation)
 	if (operation->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
 		atomics();
 	} else {
-		start(operation, 0, size);
-		finish(operation);
+		for (at = 0; at < size; at += message) {
+			start(operation, at, message);
+			finish(operation);
+		}
 		show(operation->name);
 		verify(operation->in ? target : local, operation->in ? 2 : 1, operation->name);
 		verify(operation->in ? local : target, operation->in ? 2 : 1, "the source");
@@ -947,6 +949,17 @@ static enum kind find_kind(const char *name)
 	die("no such kind of memory: %s", name);
 }
 
+static enum service find_service(const char *name)
+{
+	static const char *const names[SERVICES] = { "rc", "srq", "xrc", "ud" };
+	enum service service;
+
+	for (service = 0; service < SERVICES; service++)
+		if (!strcmp(names[service], name))
+			return service;
+	die("no such service: %s", name);
+}
+
 int main(int argc, char **argv)
 {
 	const char *command = argc > 1 ? argv[1] : "";
@@ -955,7 +968,7 @@ int main(int argc, char **argv)
 
 	argc--;
 	argv++;
-	while ((option = getopt(argc, argv, "+n:irsa:tcg:d:k:l:o:fpS:")) >= 0) {
+	while ((option = getopt(argc, argv, "+n:irsa:tcg:d:k:l:o:fpq:S:")) >= 0) {
 		switch (option) {
 		case 'n': options.pages = strtoul(optarg, NULL, 0); break;
 		case 'i': options.implicit = true; break;
@@ -971,11 +984,12 @@ int main(int argc, char **argv)
 		case 'o': options.step = strtoul(optarg, NULL, 0); break;
 		case 'f': options.first_touch = true; break;
 		case 'p': options.ping_pong = true; break;
+		case 'q': options.service = find_service(optarg); break;
 		case 'S': options.seed = strtoul(optarg, NULL, 0); break;
 		default: die("see the head of guest/src/odp.c");
 		}
 	}
-	pair_open(&ends, options.device[0], options.device[1]);
+	pair_open(&ends, options.device[0], options.device[1], options.service);
 	size = options.pages * PAGE;
 	if (!strcmp(command, "children") && optind < argc) {
 		children(strtoul(argv[optind], NULL, 0));

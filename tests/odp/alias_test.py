@@ -104,6 +104,15 @@ def copy_on_write(t: Test) -> None:
     t.equal((seen["prefetch private"], seen["write-out private"], seen["read peer"]), (8, 8, 8 * PAGE), "reading shared pages")
 
 
+@case(topology="switch:hca", timeout=180)
+def other_services(t: Test) -> None:
+    """What the HCA says it can do with ODP by other means than RC: shared receive queues, XRC, and sending datagrams."""
+    client = prepare(t)
+    for service, operations in (("srq", ("recv", "send")), ("xrc", ("write", "read", "recv", "send", ATOMIC)), ("ud", ("send",))):
+        for operation in operations:
+            odp.check_operation(t, client, operation, 8, ["-q", service])
+
+
 @case(topology=["switch:hca", "host-bridge:hca", "host-bridge+iommu:hca"], timeout=240,
       full=["host-bridge:hca", "host-bridge+iommu:hca"])
 def mapping_fails(t: Test) -> None:
