@@ -53,14 +53,14 @@ class Case:
 
 def case(*, topology: str | Iterable[str] = "", kernel: str = DEFAULT_KERNEL, timeout: float = 120,
          memory: str = Options.memory, smp: int = Options.smp, cmdline: str = "", devices: Sequence[str] = (),
-         share: Optional[Path] = None, fresh: bool = False, full: bool | Sequence[str] = False, needs: Sequence[str] = (),
-         ) -> Callable[[Callable], Callable]:
+         share: Optional[Path] = None, trace: Sequence[str] = (), fresh: bool = False, full: bool | Sequence[str] = False,
+         needs: Sequence[str] = ()) -> Callable[[Callable], Callable]:
     """Declare a function a test case.
 
     topology: the guest it runs in; several names make a case for each; none: no guest (t.vm is not there)
     kernel: the kernel variant of that guest
     timeout: seconds for the whole case, without the boot
-    memory, smp, cmdline, devices, share: see machine.Options
+    memory, smp, cmdline, devices, share, trace: see machine.Options
     fresh: boot a guest for this case alone
     full: too long for `make test`, runs in `make test-full`; or those of the topologies where it does not run in `make test`
     needs: programs of the host without which the case is skipped
@@ -77,7 +77,8 @@ def case(*, topology: str | Iterable[str] = "", kernel: str = DEFAULT_KERNEL, ti
             found.append(Case(
                 name=function.__name__ + (f"@{chosen}" if chosen and len(topologies) > 1 else ""), function=function,
                 topology=chosen, kernel=kernel, timeout=timeout,
-                options=Options(memory=memory, smp=smp, cmdline=cmdline, devices=tuple(devices), share=share),
+                options=Options(memory=memory, smp=smp, cmdline=cmdline, devices=tuple(devices), share=share,
+                                trace=tuple(trace)),
                 fresh=fresh, full=chosen in full_in, needs=tuple(needs)))
         return function
 
