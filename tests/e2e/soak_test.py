@@ -3,7 +3,7 @@
 
 The soak consists of episodes: one process from its start to its end (`odp race`), and what happens to it meanwhile. What that
 is depends on a seed alone, though not the timing. RIG_SEED=N is another one (default 1), RIG_EPISODE=N does that episode alone,
-and RIG_SOAK_SECONDS=N is for how long (default 1200); the episode that is under way then is finished.
+and RIG_SOAK_SECONDS=N is for how long (default 1200). It goes on until all events and all disturbances have been there.
 """
 import itertools
 import os
@@ -48,6 +48,7 @@ class Episode:
         self.client = odp.Client(t.vm, *self.random.choice(((CLIENT, SERVER), (SERVER, CLIENT), (SERVER, SERVER))), "gpu")
         self.command = self.client.command("race", "-S", str(self.random.randrange(1 << 31)), *options, ",".join(kinds),
                                            str(self.rounds))
+        self.said: Counter[str] = Counter()
         self.payload = {role: odp.data_counters(t.vm, role) for role in sorted(set(self.client.hcas))}
         self.process: Operation = t.vm.start(f"echo $$ >{GROUP}/cgroup.procs && exec {' '.join(self.command)}")
 
@@ -81,7 +82,8 @@ class Episode:
         """To its end, which has to be a good one: all was transferred, and each byte once."""
         if self.rounds == ENDLESS:
             self.tell(signal.SIGTERM)
-        transfers = self.end()
+        self.end()
+        transfers = self.said["transfers"]
         moved: Counter[str] = Counter()
         for role, counters in self.payload.items():
             for name, count in odp.moved(counters).items():
@@ -101,14 +103,13 @@ class Episode:
         if answer:
             self.says(answer)
 
-    def end(self) -> int:
-        """Wait for a good end. Returns the number of transfers."""
+    def end(self) -> None:
+        """Wait for a good end, where it says what it did: transfers, and how often each disturbance."""
         self.t.vm.wait(self.process, WAIT_SECONDS)
         said = rdma.output(self.process)
         self.t.equal(self.process.status, 0, f"exit status of {' '.join(self.command)} ({said})")
-        found = re.search(r"^race transfers (\d+)$", said, re.M)
-        self.t.check(found, f"it says what it did: {said}")
-        return int(found[1]) if found else 0
+        self.said.update({name: int(count) for name, count in re.findall(r"^race (\w+) (\d+)$", said, re.M)})
+        self.t.check("transfers" in self.said, f"it says what it did: {said}")
 
 
 def nothing(one: Episode) -> None:
@@ -205,8 +206,8 @@ def left_over(t: Test) -> str:
     return f"objects of the HCAs are left:\n{objects}" if objects else ""
 
 
-def episode(t: Test, seed: int, number: int) -> str:
-    """One process, and what happened to it, whose name is returned. Nothing of it is left afterwards."""
+def episode(t: Test, seed: int, number: int) -> Episode:
+    """One process, and what happened to it. Nothing of it is left afterwards."""
     one = Episode(t, seed, number)
     title = f"episode {number}: {one.event.__name__}: {' '.join(one.command)}"
     t.note(title)
@@ -223,7 +224,7 @@ def episode(t: Test, seed: int, number: int) -> str:
     one.wait_while(lambda: left_over(t))
     t.vm.check()
     t.note(f"  {time.monotonic() - begin:.0f} s: {' '.join(rdma.output(one.process).split())}")
-    return one.event.__name__
+    return one
 
 
 @vram_case(["switch", "host-bridge+ats"], full=True, timeout=3600, fresh=True)
@@ -236,11 +237,14 @@ def everything(t: Test) -> None:
     errors = {role: Counters(t.vm, role, names) for role, names in ERRORS.items()}
     payload = {role: odp.data_counters(t.vm, role) for role in (SERVER, CLIENT)}
     swapped = swapped_out(t.vm)
-    begin, done = time.monotonic(), dict.fromkeys((event.__name__ for event in EVENTS), 0)
+    begin, done = time.monotonic(), dict.fromkeys((*(event.__name__ for event in EVENTS), *DISTURBANCES), 0)
     for number in [int(only)] if only else itertools.count():
         t.note(f"again: RIG_SEED={seed} RIG_EPISODE={number} rig/rig test {t.case.name}")
-        done[episode(t, seed, number)] += 1
-        if time.monotonic() - begin > seconds:
+        one = episode(t, seed, number)
+        for what, count in ((one.event.__name__, 1), *((name, one.said[name]) for name in DISTURBANCES)):
+            done[what] += count
+        # Everything that may happen has happened in the end.
+        if time.monotonic() - begin > seconds and all(done.values()):
             break
     for role, counters in errors.items():
         t.equal(counters.moved(), dict.fromkeys(ERRORS[role], 0), f"errors of {role}")
@@ -250,5 +254,5 @@ def everything(t: Test) -> None:
     swapped = swapped_out(t.vm) - swapped
     t.check(only or moved["write peer"] and moved["write host"], f"data went to VRAM and to host memory: {dict(moved)}")
     t.check(swapped or not done["pressure"], "pages were swapped out")
-    t.result(f"seed {seed}, {sum(done.values())} episodes: " + ", ".join(f"{count} {name}" for name, count in done.items()) +
+    t.result(f"seed {seed}: " + ", ".join(f"{count} {name}" for name, count in done.items()) +
              f"; {swapped} pages swapped out; {dict(moved)}", True)
