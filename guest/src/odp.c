@@ -12,6 +12,7 @@
  *   odp children COUNT                    fill and empty COUNT child regions of an implicit region
  *   odp absent                            READ of pages that were absent when a large region was registered
  *   odp discarded [-i] ROUNDS             READ of a page that was discarded a moment ago
+ *   odp deregistered ROUNDS               an implicit region is deregistered amid page faults
  *
  * There are two memories. What an operation is about is the target, which is device private at first: in the PCI BAR of
  * the simulated GPU or, with -g, in the VRAM of a GPU that nouveau drives. The other end is local, and in the memory of
@@ -25,7 +26,8 @@
  * share the target with a child (COW).
  * -g NODE: a render node of nouveau. -d DEVICE (twice): the verbs devices of requester and responder, instead of the first
  * one for both. -k KIND, -l KIND: what target and local are: pinned, odp, private, or dmabuf (a buffer object of nouveau).
- * -q SERVICE: rc, srq (RC with a shared receive queue), xrc or ud, which does no more than send, and that by page.
+ * -q SERVICE: rc, srq (RC with a shared receive queue), xrc or ud, which does no more than send. -m BYTES: what a request
+ * of transfer moves; without it that is all, which is too much for a datagram of more than one page.
  * -S SEED: of what race chooses. Of measure only: -o BYTES between the places of one operation and the next; -f: in each
  * round the target's memory is new to the region, and the round is measured twice ("first", "again"); -p: before each
  * operation all private memory is migrated to the GPU, and "bind" is the time that this took.
@@ -58,7 +60,7 @@ enum kind { PINNED, ODP, PRIVATE, DMABUF, KINDS };
 static const char *const kind_names[KINDS] = { "pinned", "odp", "private", "dmabuf" };
 
 static struct options {
-	size_t pages, step;
+	size_t pages, step, message;
 	bool implicit, relaxed, snapshot, huge, cow, first_touch, ping_pong;
 	int advice;
 	const char *node, *device[2];
@@ -431,7 +433,7 @@ static void tear_down(void)
 
 static void transfer(const struct operation *operation)
 {
-	const size_t message = options.service == UD ? PAGE : size;
+	const size_t message = options.message ? options.message : size;
 	pid_t child = -1;
 	size_t at;
 
@@ -444,7 +446,7 @@ static void transfer(const struct operation *operation)
 		atomics();
 	} else {
 		for (at = 0; at < size; at += message) {
-			start(operation, at, message);
+			start(operation, at, at + message < size ? message : size - at);
 			finish(operation);
 		}
 		show(operation->name);
@@ -692,6 +694,7 @@ static const struct disturbance {
 };
 
 static const struct disturbance *chosen[sizeof(disturbances) / sizeof(disturbances[0])];
+static unsigned long done[sizeof(disturbances) / sizeof(disturbances[0])];
 static size_t chosen_count;
 
 /* Names separated by commas */
@@ -735,8 +738,11 @@ static void open_or_close_gpu(void)
 
 static void disturb(void)
 {
+	size_t choice = rand_r(&options.seed) % chosen_count;
+
 	open_or_close_gpu();
-	chosen[rand_r(&options.seed) % chosen_count]->disturb();
+	chosen[choice]->disturb();
+	done[choice]++;
 	give_way();
 	/* Back to the GPU, most of the time; what is not there cannot go, and what is busy stays. */
 	if (gpu >= 0 && rand_r(&options.seed) % 4) {
@@ -837,6 +843,8 @@ static void race(unsigned long rounds)
 	for (i = 0; i < size / PAGE; i++)
 		check_page((const uint32_t *)(target + i * PAGE), i, "in the end");
 	printf("race transfers %lu\nrace disturbed %lu\n", transfers, (unsigned long)disturbed);
+	for (i = 0; i < chosen_count; i++)
+		printf("race %s %lu\n", chosen[i]->name, done[i]);
 	/* What an HCA had that is gone cannot be given back. */
 	if (hca_may_go)
 		return;
@@ -939,6 +947,51 @@ static void discarded(unsigned long rounds)
 	deregister(target_mr);
 }
 
+/*
+ * An implicit region is deregistered while page faults of it are handled, each of which makes a child of its own. The requests
+ * end in whatever way, and so does the connection, which is made anew for the next round.
+ */
+static void deregistered(unsigned long rounds)
+{
+	enum { REQUESTS = 4, DELAY = 4000 /* us */ };
+	const size_t distance = 1UL << 30;
+	unsigned long round, done = 0;
+	struct ibv_sge sge;
+	struct ibv_wc wc;
+	char *area;
+	int i, n;
+
+	size = PAGE;
+	local = map_aligned(size);
+	register_local(0);
+	sge = element(local, PAGE, local_mr->lkey);
+	options.implicit = true;
+	for (round = 0; round < rounds; round++) {
+		area = map(NULL, REQUESTS * distance);
+		for (i = 0; i < 2; i++)
+			pair_modify(ends.qp[i], &(struct ibv_qp_attr){ .qp_state = IBV_QPS_RESET }, IBV_QP_STATE, "RESET");
+		for (i = 0; i < 2; i++)
+			pair_connect(&ends, i);
+		target_mr = register_odp(NULL, 0);
+		for (i = 0; i < REQUESTS; i++) {
+			struct ibv_send_wr wr = request(IBV_WR_RDMA_WRITE, &sge, area + i * distance, target_mr->rkey);
+
+			pair_post(&ends, &wr);
+		}
+		usleep(rand_r(&options.seed) % DELAY);
+		deregister(target_mr);
+		for (i = 0; i < REQUESTS; i += n) {
+			n = ibv_poll_cq(ends.cq[0], 1, &wc);
+			if (n < 0)
+				die("cannot poll a completion queue");
+			done += n && wc.status == IBV_WC_SUCCESS;
+		}
+		/* What a child has that was forgotten is told of this. */
+		munmap(area, REQUESTS * distance);
+	}
+	printf("deregistered done %lu\nderegistered failed %lu\n", done, rounds * REQUESTS - done);
+}
+
 static enum kind find_kind(const char *name)
 {
 	enum kind kind;
@@ -968,7 +1021,7 @@ int main(int argc, char **argv)
 
 	argc--;
 	argv++;
-	while ((option = getopt(argc, argv, "+n:irsa:tcg:d:k:l:o:fpq:S:")) >= 0) {
+	while ((option = getopt(argc, argv, "+n:irsa:tcg:d:k:l:m:o:fpq:S:")) >= 0) {
 		switch (option) {
 		case 'n': options.pages = strtoul(optarg, NULL, 0); break;
 		case 'i': options.implicit = true; break;
@@ -981,6 +1034,7 @@ int main(int argc, char **argv)
 		case 'd': options.device[options.device[0] ? 1 : 0] = optarg; break;
 		case 'k': options.target = find_kind(optarg); break;
 		case 'l': options.local = find_kind(optarg); break;
+		case 'm': options.message = strtoul(optarg, NULL, 0); break;
 		case 'o': options.step = strtoul(optarg, NULL, 0); break;
 		case 'f': options.first_touch = true; break;
 		case 'p': options.ping_pong = true; break;
@@ -997,6 +1051,10 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(command, "absent")) {
 		absent();
+		return 0;
+	}
+	if (!strcmp(command, "deregistered") && optind < argc) {
+		deregistered(strtoul(argv[optind], NULL, 0));
 		return 0;
 	}
 	if (!strcmp(command, "discarded") && optind < argc) {

@@ -56,3 +56,14 @@ def discarded_pages(t: Test) -> None:
     rdma.load(t.vm)
     t.vm.run("odp discarded 20")
     t.vm.run("odp discarded -i 20")
+
+
+@case(topology="switch:hca", timeout=180)
+def deregistered_amid_faults(t: Test) -> None:
+    """An implicit region that is deregistered while its page faults are handled leaves nothing behind, and nothing uses it."""
+    rdma.load(t.vm)
+    numbers = t.vm.run("odp deregistered 200", timeout=t.remaining).stdout
+    t.note(numbers)
+    done, failed = (int(line.split()[-1]) for line in numbers.splitlines())
+    t.check(done and failed, f"some requests came before and some after: {done} were done, {failed} failed")
+    t.equal(children_in_use(t), 0, "children that are left")
