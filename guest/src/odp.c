@@ -21,9 +21,9 @@
  * Content is verified through the CPU at the end, which brings the pages back. Exit status 1 and a message say that
  * something is wrong.
  *
- * Options: -n PAGES of each memory (default 8); -i implicit region; -r relaxed ordering; -a ADVICE (0 read, 1 write, 2 no
- * fault) prefetches the target first; -s register after the migration instead of before it; -t migrate huge pages; -c
- * share the target with a child (COW).
+ * Options: -n PAGES of each memory (default 8); -i implicit region; -r relaxed ordering; -R the same, taken away again; -a
+ * ADVICE (0 read, 1 write, 2 no fault) prefetches the target first; -s register after the migration instead of before it; -t
+ * migrate huge pages; -c share the target with a child (COW).
  * -g NODE: a render node of nouveau. -d DEVICE (twice): the verbs devices of requester and responder, instead of the first
  * one for both. -k KIND, -l KIND: what target and local are: pinned, odp, private, or dmabuf (a buffer object of nouveau).
  * -q SERVICE: rc, srq (RC with a shared receive queue), xrc or ud, which does no more than send. -m BYTES: what a request
@@ -61,7 +61,7 @@ static const char *const kind_names[KINDS] = { "pinned", "odp", "private", "dmab
 
 static struct options {
 	size_t pages, step, message;
-	bool implicit, relaxed, snapshot, huge, cow, first_touch, ping_pong;
+	bool implicit, relaxed, strict_again, snapshot, huge, cow, first_touch, ping_pong;
 	int advice;
 	const char *node, *device[2];
 	enum kind target, local;
@@ -177,7 +177,15 @@ static struct ibv_mr *register_memory(int side, void *memory, size_t bytes, enum
 
 static struct ibv_mr *register_odp(void *memory, size_t bytes)
 {
-	return register_memory(1, memory, bytes, ODP, options.implicit, -1);
+	struct ibv_mr *mr = register_memory(1, memory, bytes, ODP, options.implicit, -1);
+
+	if (options.strict_again) {
+		options.relaxed = false;
+		if (ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, access_flags()))
+			die("cannot register without relaxed ordering");
+		options.relaxed = true;
+	}
+	return mr;
 }
 
 static void register_local(int side)
@@ -1021,10 +1029,11 @@ int main(int argc, char **argv)
 
 	argc--;
 	argv++;
-	while ((option = getopt(argc, argv, "+n:irsa:tcg:d:k:l:m:o:fpq:S:")) >= 0) {
+	while ((option = getopt(argc, argv, "+n:irRsa:tcg:d:k:l:m:o:fpq:S:")) >= 0) {
 		switch (option) {
 		case 'n': options.pages = strtoul(optarg, NULL, 0); break;
 		case 'i': options.implicit = true; break;
+		case 'R': options.strict_again = true; /* fall through */
 		case 'r': options.relaxed = true; break;
 		case 's': options.snapshot = true; break;
 		case 'a': options.advice = atoi(optarg); break;
