@@ -21,7 +21,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     for signo in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signo, _interrupt)
     try:
-        _check_place()
+        _check_environment()
         return options.handler(options) or 0
     except RigError as error:
         print(f"rig: error: {error}", file=sys.stderr)
@@ -45,7 +45,9 @@ def _interrupt(signo: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _check_place() -> None:
+def _check_environment() -> None:
+    from . import vm
+    vm.timeout_factor()
     # Neither the kernel's nor QEMU's makefiles can cope with these characters in a path.
     bad = set(str(paths.BUILD)) & set(" :\t\n")
     if bad:

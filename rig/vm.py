@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping, NoReturn, Optional, Sequence
 
-from . import machine, proc, room
+from . import environment, machine, proc, room
 from .agent import PORT_NAME, Agent, Operation
 from .console import FATAL_KINDS, Console, Splat
 from .machine import Artefacts, Options
@@ -33,7 +33,7 @@ from .ui import RigError
 
 def timeout_factor() -> float:
     """$RIG_TIMEOUT_FACTOR, which multiplies every timeout of a guest: for machines much slower than two cores of 2020 or so."""
-    return float(os.environ.get("RIG_TIMEOUT_FACTOR") or 1)
+    return environment.number("RIG_TIMEOUT_FACTOR", 1.0, least=0.01)
 
 
 # A boot is given up when the console has been silent for so long (a machine busy with other work boots slowly, but it

@@ -2,6 +2,7 @@
 """What a person types: nothing is taken for something else, and what is wrong is said before anything is built."""
 import contextlib
 import io
+import os
 import unittest
 from typing import Any
 from unittest import mock
@@ -69,6 +70,11 @@ class Words(unittest.TestCase):
                             ("run --kernel odd plain -- true", "invalid choice: 'odd'"), ("test no-such-test", "no test matches"), ("test e2e/soak", "only long tests(?s:.*)add --full")):
             with self.subTest(line=line):
                 self.refused(line, words)
+
+    def test_numbers_of_the_environment(self) -> None:
+        for given in ("3x", "nan", "0"):
+            with self.subTest(given=given), mock.patch.dict(os.environ, {"RIG_TIMEOUT_FACTOR": given}):
+                self.refused("run plain -- true", f"RIG_TIMEOUT_FACTOR={given} is not a number of at least 0.01")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
-from rig import paths
+from rig import environment, paths
 from rig.git import git
+from rig.ui import RigError
 
 
 class Directories(unittest.TestCase):
@@ -19,6 +21,32 @@ class Directories(unittest.TestCase):
                                   cwd=scratch, stdout=subprocess.PIPE, text=True, check=True).stdout
             here = os.path.realpath(scratch)
             self.assertEqual(said.split(), [f"{here}/here", f"{here}/there/hmm-p2p/downloads"])
+
+    def test_a_user_without_a_home(self) -> None:
+        program = ("import os, pwd, runpy, sys; os.environ.pop('HOME', None)\n"
+                   "def nobody(uid): raise KeyError(uid)\n"
+                   "pwd.getpwuid = nobody; sys.argv = ['rig', 'topologies']; runpy.run_path(sys.orig_argv[-1], run_name='__main__')")
+        for cache, status, words in (("", 1, r"^rig: error: .*\n  set XDG_CACHE_HOME"), ("/there", 0, "^$")):
+            with self.subTest(cache=cache):
+                done = subprocess.run([sys.executable, "-B", "-c", program, paths.REPO / "rig" / "rig"], env={**os.environ, "XDG_CACHE_HOME": cache},
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+                self.assertEqual(done.returncode, status)
+                self.assertRegex(done.stderr, words)
+
+
+class Numbers(unittest.TestCase):
+    def number(self, given: str, default: float) -> float:
+        with mock.patch.dict(os.environ, {"RIG_N": given}):
+            return environment.number("RIG_N", default)
+
+    def test_numbers(self) -> None:
+        self.assertEqual([self.number("", 7), self.number("3", 7), self.number("1.5", 1.0)], [7, 3, 1.5])
+
+    def test_others(self) -> None:
+        for given, default, words in (("1.5", 1, "whole number of at least 0"), ("-1", 1, "whole number"), ("3x", 1.0, "RIG_N=3x is not a number"),
+                                      ("inf", 1.0, "number")):
+            with self.subTest(given=given), self.assertRaisesRegex(RigError, words):
+                self.number(given, default)
 
 
 class Git(unittest.TestCase):
