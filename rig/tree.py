@@ -86,6 +86,7 @@ def make_base() -> None:
         if not succeeds(TREE, "cat-file", "-e", f"{BASE}^{{commit}}"):
             raise RigError(f"{TREE} has no branch '{BASE}'",
                            f"move {TREE} away if you need it, or delete it; then run 'make tree'")
+        _refuse_old_base()
         _forget_work_trees()
         fetch.say_if_ignored(fetch.KERNEL, base_origin(), TREE)
         return
@@ -100,8 +101,7 @@ def make_base() -> None:
                            ("core.untrackedCache", "true"), ("hmm-p2p.baseOrigin", origin)):
             git(unfinished, "config", key, value)
         git(unfinished, "add", "--all", "--force")
-        version = fetch.KERNEL.pin["version"]
-        git(unfinished, "commit", "--quiet", "--no-gpg-sign", "--no-verify", "-m", f"Linux {version}", env={
+        git(unfinished, "commit", "--quiet", "--no-gpg-sign", "--no-verify", "-m", _base_subject(), env={
             "GIT_AUTHOR_NAME": IDENTITY[0], "GIT_AUTHOR_EMAIL": IDENTITY[1],
             "GIT_AUTHOR_DATE": _BASE_DATE, "GIT_COMMITTER_DATE": _BASE_DATE})
         found = git(unfinished, "rev-parse", "HEAD")
@@ -361,6 +361,23 @@ def _is_work_tree(work: Path) -> bool:
 def _touched(patch: Path) -> set[str]:
     names = re.findall(r"^diff --git a/(.*) b/(.*)$", patch.read_text(encoding="utf-8", errors="replace"), re.M)
     return {name for pair in names for name in pair}
+
+
+def _refuse_old_base() -> None:
+    """linux/BASE may have moved since build/linux was made. Of a source that is not Debian's only the version has to be right."""
+    found, version, origin = base_found(), fetch.KERNEL.pin["version"], base_origin()
+    if found == base_commit():
+        return
+    if not origin.startswith("Debian's") and git(TREE, "log", "-1", "--format=%s", BASE) == _base_subject():
+        return
+    raise RigError(f"build/linux has another base ({found[:12]}, made of {origin or 'something else'}) than linux/BASE names "
+                   f"(Linux {version}, {base_commit()[:12]})",
+                   "if it has commits that linux/patches lacks, write them there with 'rig/rig patches'; then move build/linux away, and "
+                   "run 'make tree'")
+
+
+def _base_subject() -> str:
+    return f"Linux {fetch.KERNEL.pin['version']}"
 
 
 def _refuse_unfinished() -> None:

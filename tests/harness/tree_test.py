@@ -30,7 +30,7 @@ class TreeCase(unittest.TestCase):
             git(self.tree, "config", key, value)
         (self.tree / "file.c").write_text("one\ntwo\nthree\n")
         git(self.tree, "add", "-A")
-        git(self.tree, "commit", "-q", "-m", "base", env=AUTHOR)
+        git(self.tree, "commit", "-q", "-m", f"Linux {fetch.KERNEL.pin['version']}", env=AUTHOR)
         git(self.tree, "switch", "-q", "-c", "series")
         for target, name, place in ((tree, "TREE", self.tree), (tree, "PATCHES", self.patches),
                                     (tree, "COVER_LETTER", self.top / "linux" / "cover-letter.txt"),
@@ -294,6 +294,23 @@ class Bases(TreeCase):
             self.assertNotEqual(tree.content_digest(), pinned)
             with mock.patch.object(tree, "TREE", self.top / "none"):
                 self.assertEqual(tree.content_digest(), pinned, "without a tree it is the pinned base")
+
+    def test_linux_base_has_moved(self) -> None:
+        self.commit("one\n2\nthree\n", "spell two as a digit")
+        pin = fetch.KERNEL.pin
+        ways: list[tuple[str, dict[str, str], bool]] = [
+            ("Debian's linux-source 1", {"commit": git(self.tree, "rev-parse", "base")}, False),
+            ("Debian's linux-source 1", {}, True),      # another revision of Debian's
+            ("KERNEL_SRC=/there", {}, False), ("KERNEL_SRC=/there", {"version": "7.3.5"}, True)]
+        for origin, now, old in ways:
+            git(self.tree, "config", "hmm-p2p.baseOrigin", origin)
+            with self.subTest(origin=origin, now=now), mock.patch.object(fetch.Project, "pin", {**pin, **now}):
+                if old:
+                    self.refused("has another base(?s:.*)'rig/rig patches'(?s:.*)move build/linux away")
+                else:
+                    tree.make_base()
+        tree.make_patches()
+        self.assertEqual(len(tree.patch_files()), 1)
 
     def test_the_author_of_commits_is_who_makes_them(self) -> None:
         def unpack(dest: Path) -> str:
