@@ -355,7 +355,7 @@ def _unpack(project: Project, dest: Path) -> str:
         try:
             work.mkdir(parents=True)
             if path.is_dir():
-                _copy_tree(project, path, work)
+                _copy_tree(project, path, work, label)
             else:
                 _extract(project, path, work)
             _check_tree(project, work, label)
@@ -373,7 +373,7 @@ def _discard_stale(dest: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _copy_tree(project: Project, path: Path, work: Path) -> None:
+def _copy_tree(project: Project, path: Path, work: Path, label: str) -> None:
     tag = project.pin["tag"]
     git = ["git", "-C", os.fspath(path)]
     if ((path / ".git").exists() or (path / "HEAD").exists()) and _succeeds([*git, "rev-parse", "--git-dir"]):
@@ -382,6 +382,7 @@ def _copy_tree(project: Project, path: Path, work: Path) -> None:
                            f"fetch it there with 'git fetch --tags', or set {project.variable}_SRC to a tree without .git or to a tarball")
         unpack.pipe(f"reading {tag} from {path}", [*git, "archive", "--format=tar", tag], ["tar", "-x", "-C", work])
         return
+    _check_tree(project, path, label)   # what else it may be, it may be large
     for name in project.built:
         if (path / name).exists():
             raise RigError(f"{path} has been built in ({name} exists)", "name a clean source tree ('make mrproper' cleans a kernel's)")

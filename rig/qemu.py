@@ -92,7 +92,7 @@ def _compile(objects: Path, options: Sequence[str], targets: Sequence[str], titl
     # that every file includes, and no two checkouts could share compiled objects.)
     data = objects / "qemu-bundle" / "usr" / "local" / "share" / "qemu"
     data.mkdir(parents=True, exist_ok=True)
-    for file in sorted(firmware.iterdir()):
+    for file in sorted(filter(Path.is_file, firmware.iterdir())):
         shutil.copy2(file, data / file.name)
 
 

@@ -124,7 +124,9 @@ class UserSource(unittest.TestCase):
 
     def test_no_kernel(self) -> None:
         (self.top / "tree").mkdir()
-        self.refused(self.top / "tree", "not a Linux source")
+        with mock.patch.object(unpack, "pipe") as copy:
+            self.refused(self.top / "tree", "not a Linux source")
+        copy.assert_not_called()
 
     def test_built_tree(self) -> None:
         tree = make_tree(self.top / "tree")

@@ -98,13 +98,15 @@ class Wiring(unittest.TestCase):
                 sources.append(Path(str(argv[0])).parent)
                 (cwd / "build.ninja").touch()
 
-        (self.top / "firmware").mkdir()
+        (self.top / "firmware" / "keymaps").mkdir(parents=True)    # as QEMU's pc-bios has it
+        (self.top / "firmware" / "bios.bin").touch()
         with mock.patch.object(qemu, "run", run), mock.patch.object(fetch, "meson", return_value=None), \
              mock.patch.object(fetch, "firmware_dir", return_value=self.top / "firmware"):
             for source in (self.source, self.source, self.top / "moved"):
                 with mock.patch.object(qemu, "SOURCE", source):
                     qemu._compile(self.top / "objects", (), [], "QEMU")
         self.assertEqual(sources, [self.source, self.top / "moved"])
+        self.assertEqual([p.name for p in (self.top / "objects").rglob("*") if p.name in ("bios.bin", "keymaps")], ["bios.bin"])
 
 
 if __name__ == "__main__":
