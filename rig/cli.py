@@ -56,7 +56,7 @@ def _check_environment() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rig", description="Build, boot and test the hmm-p2p series without hardware.")
+    parser = argparse.ArgumentParser(prog="rig/rig", description="Build, boot and test the hmm-p2p series without hardware.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, handler: Handler, text: str) -> argparse.ArgumentParser:
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("test", _test, "run the tests whose names contain PATTERN")
     sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN")
     sub.add_argument("--list", action="store_true", help="print the names of the tests and stop")
-    sub.add_argument("--jobs", type=int, default=0, help="guests to run at once (default: one for each core that has 3 GiB of memory)")
+    sub.add_argument("--jobs", type=_count, default=0, help="guests to run at once (default: one for each core that has 3 GiB of memory)")
     sub.add_argument("--full", action="store_true", help="also the long tests")
     sub.add_argument("--no-build", action="store_true", help="use what was built before")
 
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN",
                      help="only those with PATTERN in their name or in that of their test")
     sub.add_argument("--list", action="store_true", help="print them and stop")
-    sub.add_argument("--jobs", type=int, default=0, help="guests to run at once (default: as for test)")
+    sub.add_argument("--jobs", type=_count, default=0, help="guests to run at once (default: as for test)")
     sub.add_argument("--no-build", action="store_true", help="use what was built before")
 
     sub = verb("demo", _demo, "RDMA on GPU memory with perftest, peer to peer and not, and what the devices say about it")
@@ -122,6 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return int(text)
+
+
 def _kernel_option(parser: argparse.ArgumentParser, default: str = "release") -> None:
     from . import images
     parser.add_argument("--kernel", default="", choices=["", *images.KERNELS], metavar="VARIANT",
@@ -129,7 +135,7 @@ def _kernel_option(parser: argparse.ArgumentParser, default: str = "release") ->
 
 
 def _guest_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("topology", help="a topology's name (see 'rig topologies')")
+    parser.add_argument("topology", help="a topology's name (see 'rig/rig topologies')")
     _kernel_option(parser, "release, or debug if only that is built")
     parser.add_argument("--no-build", action="store_true", help="use what was built before")
 
@@ -193,10 +199,10 @@ def _run(options: argparse.Namespace) -> int:
     from . import session
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        raise RigError("there is no command to run", "rig run TOPOLOGY -- COMMAND [ARGUMENT...]")
+        raise RigError("there is no command to run", "rig/rig run TOPOLOGY -- COMMAND [ARGUMENT...]")
     if command == options.command and command[0].startswith("-"):
         raise RigError(f"{command[0]} stands after the topology, where the command begins",
-                       "rig run [OPTION...] TOPOLOGY -- COMMAND [ARGUMENT...]")
+                       "rig/rig run [OPTION...] TOPOLOGY -- COMMAND [ARGUMENT...]")
     return session.run_command(options.topology, command, kernel=_ready(options), timeout=options.timeout)
 
 
@@ -234,13 +240,16 @@ def _mutations(options: argparse.Namespace) -> int:
     from . import mutations
     if options.list:
         return mutations.list_all(options.pattern)
+    mutations.select(options.pattern)   # likewise
     if not options.no_build:
         build(variant=mutations.VARIANT)
     return mutations.run(options.pattern, jobs=options.jobs)
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from . import bench
+    from . import bench, tools
+    if not options.no_build:
+        tools.ensure()  # as in _either_kernel()
     variant = options.kernel or bench.choose_kernel(options.name)
     if not options.no_build:
         for each in bench.kernels(options.name, variant):
@@ -250,6 +259,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _fuzz(options: argparse.Namespace) -> int:
     from . import fuzz, lock, qemu, tools
+    fuzz.check(options.machine)
     if not options.no_build:
         tools.ensure()
         with lock.build_directory():

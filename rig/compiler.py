@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from . import paths
+from .ui import RigError
 
 
 def jobs() -> int:
@@ -42,8 +43,13 @@ def environment(root: Path = paths.BUILD) -> dict[str, str]:
 
 def identity() -> str:
     """The compiler's own description of itself: part of the key of everything it built."""
-    return subprocess.run([*command().split(), "--version"], capture_output=True, text=True,
-                          check=True).stdout.splitlines()[0]
+    try:
+        said = subprocess.run([*command().split(), "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as err:
+        given = os.environ.get("RIG_CC")
+        raise RigError(f"the C compiler cannot be run: {f'RIG_CC={given}' if given else command()}: {getattr(err, 'strerror', '') or err}",
+                       "name another compiler, or unset RIG_CC" if given else "'rig/rig tools' installs it; RIG_CC= names another one") from err
+    return said.partition("\n")[0]
 
 
 def _masquerade() -> Path:

@@ -10,6 +10,8 @@ from typing import Iterable
 from . import paths, proc, qemu
 from .ui import RigError, say, step
 
+_PROGRAM = qemu.ASAN_OBJECTS / "tests" / "qtest" / "device-fuzz"
+_SOURCES = qemu.OVERLAY / "tests" / "qtest"
 _LOG = paths.LOGS / "fuzz.log"
 # Memory that QEMU holds when it exits is not what is looked for.
 _ASAN_OPTIONS = "detect_leaks=0"
@@ -20,11 +22,22 @@ def machines() -> list[str]:
     return [name.rpartition("/")[2] for name in _run("-l") if "/fuzz/" in name]
 
 
+def check(only: str) -> None:
+    """Raise RigError when no source of the program has a machine of that name, which is soon told; '' stands for all."""
+    names = re.findall(r'^ +\.name = "([\w-]+)",$', "".join(p.read_text(encoding="utf-8") for p in sorted(_SOURCES.glob("device-fuzz*.c"))), re.M)
+    if only and only not in names:
+        raise _unknown(only, names)
+
+
+def _unknown(only: str, names: Iterable[str]) -> RigError:
+    return RigError(f"there is no machine '{only}' to fuzz", f"the machines are: {', '.join(names)}")
+
+
 def run(seconds: int, seed: int, only: str = "") -> int:
     """Fuzz for `seconds` in all. Returns the exit status: 1 when something was found, or never reached."""
     names = [name for name in machines() if not only or name == only]
     if not names:
-        raise RigError(f"there is no machine '{only}' to fuzz", f"the machines are: {', '.join(machines())}")
+        raise _unknown(only, machines())
     found, share = 0, max(1, seconds // len(names))
     for name in names:
         try:
@@ -52,7 +65,9 @@ def never_reached(output: Iterable[str]) -> list[str]:
 def _run(*arguments: str, seconds: int = 0, seed: int = 1) -> list[str]:
     """The lines that the program writes. Raises RigError when it fails."""
     lines: list[str] = []
-    proc.run([qemu.ASAN_OBJECTS / "tests" / "qtest" / "device-fuzz", *arguments], log=_LOG, on_line=lines.append,
+    if not _PROGRAM.exists():
+        raise RigError(f"{_PROGRAM} does not exist", "it is built when you leave out --no-build")
+    proc.run([_PROGRAM, *arguments], log=_LOG, on_line=lines.append,
              env={"QTEST_QEMU_BINARY": str(qemu.ASAN_OBJECTS / "qemu-system-x86_64"), "ASAN_OPTIONS": _ASAN_OPTIONS,
                   "FUZZ_SECONDS": str(seconds), "FUZZ_SEED": str(seed)}, what="fuzzing")
     return lines

@@ -360,7 +360,7 @@ def _output(argv: Sequence[str]) -> str:
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except FileNotFoundError as err:
-        raise RigError(f"{argv[0]} is not installed", "run 'rig tools' to install the build tools") from err
+        raise RigError(f"{argv[0]} is not installed", "run 'rig/rig tools' to install the build tools") from err
     if done.returncode:
         raise RigError(f"'{' '.join(argv)}' failed: {done.stderr.strip()}")
     return done.stdout

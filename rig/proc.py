@@ -68,7 +68,7 @@ def run(argv: Sequence[str | os.PathLike], *, log: Path, cwd: Optional[Path] = N
             child = spawn(argv, cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         except FileNotFoundError as err:
-            raise RigError(f"cannot run {argv[0]}: {err.strerror}", "run 'rig tools' to install the build tools") from err
+            raise RigError(f"cannot run {argv[0]}: {err.strerror}", "run 'rig/rig tools' to install the build tools") from err
         timed_out = threading.Event()
 
         def expire() -> None:

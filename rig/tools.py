@@ -109,7 +109,7 @@ def ensure(checks: bool = False, builds: bool = True) -> None:
     """
     if builds and os.uname().machine != MACHINE:
         raise RigError(f"kernel, QEMU and guest are built on {MACHINE} only, and this machine is {os.uname().machine}",
-                       "rig tree and rig patches work here")
+                       "rig/rig tree and rig/rig patches work here")
     wanted = [tool for tool in missing() if checks or tool.needed_for != CHECKS]
     if not wanted:
         return

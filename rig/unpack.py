@@ -65,7 +65,7 @@ def pipe(what: str, *commands: Command) -> None:
                     before.close()      # the child has it; without this the one before would not get SIGPIPE
             failed = [child.wait() != 0 for child in children]
         except FileNotFoundError as err:
-            raise RigError(f"{what}: {err.filename} is not installed", "run 'rig tools' to install the build tools") from err
+            raise RigError(f"{what}: {err.filename} is not installed", "run 'rig/rig tools' to install the build tools") from err
         finally:
             for child in children:
                 proc.reap(child)

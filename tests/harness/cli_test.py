@@ -3,11 +3,14 @@
 import contextlib
 import io
 import os
+import runpy
+import sys
 import unittest
 from typing import Any
 from unittest import mock
 
-from rig import cli, images, kernel, session, suite, tools
+from rig import bench, cli, compiler, images, kernel, lock, mutations, paths, proc, qemu, session, suite, tools
+from rig.ui import RigError
 
 
 class Words(unittest.TestCase):
@@ -71,10 +74,57 @@ class Words(unittest.TestCase):
             with self.subTest(line=line):
                 self.refused(line, words)
 
+    def test_what_does_not_exist_is_said_before_anything_is_built(self) -> None:
+        self.patch(tools, "ensure")
+        self.patch(lock, "build_directory")
+        fuzzer = self.patch(qemu, "build_fuzzer", side_effect=AssertionError("built"))
+        self.patch(mutations, "run", side_effect=AssertionError("run"))
+        for line, words in (("mutations no-such-mutation", "no mutation matches"), ("fuzz --machine gp104", "no machine 'gp104'(?s:.*)gp100, mlx5, mlx5-iommu, p2pdev")):
+            with self.subTest(line=line):
+                self.refused(line, words)
+        fuzzer.assert_not_called()
+
+    def test_counts(self) -> None:
+        for line in ("test --jobs -1", "test --jobs 0", "mutations --jobs x"):
+            with self.subTest(line=line):
+                self.refused(line, "argument --jobs: .* is not a number of at least 1")
+
     def test_numbers_of_the_environment(self) -> None:
         for given in ("3x", "nan", "0"):
             with self.subTest(given=given), mock.patch.dict(os.environ, {"RIG_TIMEOUT_FACTOR": given}):
                 self.refused("run plain -- true", f"RIG_TIMEOUT_FACTOR={given} is not a number of at least 0.01")
+
+    def test_no_build_is_not_to_blame_on_tools(self) -> None:
+        self.patch(qemu, "ASAN_OBJECTS", new=paths.REPO / "nowhere")
+        self.refused("fuzz --no-build", "does not exist\n.*you leave out --no-build")
+
+    def test_hints_are_commands(self) -> None:
+        self.refused("run plain", "\n  rig/rig run TOPOLOGY")
+        self.refused("run", "usage: rig/rig run")
+        with self.assertRaisesRegex(RigError, "'rig/rig tools'"):
+            proc.run(["/nonexistent/program"], log=paths.LOGS / "test.log")
+
+
+class Tools(unittest.TestCase):
+    def test_bench_wants_them_before_it_asks_the_compiler(self) -> None:
+        asked = mock.Mock()
+        with mock.patch.object(cli, "build"), mock.patch.object(bench, "run", return_value=0), \
+             mock.patch.object(tools, "ensure", asked.ensure), mock.patch.object(bench, "choose_kernel", asked.choose):
+            cli.main(["bench"])
+            cli.main(["bench", "--no-build"])
+        self.assertEqual(asked.mock_calls, [mock.call.ensure(), mock.call.choose(""), mock.call.choose("")])
+
+    def test_a_compiler_that_there_is_not(self) -> None:
+        for given, path, words in (("", "/nonexistent", "run: gcc: No such file.*\n.*'rig/rig tools' installs"),
+                                   ("no-such-cc -m64", "/nonexistent", "RIG_CC=no-such-cc -m64: No such file.*\n.*unset RIG_CC"),
+                                   ("false", os.environ["PATH"], "RIG_CC=false: .*exit status 1")):
+            with self.subTest(given=given), mock.patch.dict(os.environ, {"RIG_CC": given, "PATH": path}), \
+                 self.assertRaisesRegex(RigError, words):
+                compiler.identity()
+
+    def test_an_old_python(self) -> None:
+        with mock.patch.object(sys, "version_info", (3, 9, 2)), self.assertRaisesRegex(SystemExit, "newer is needed(?s:.*)first on PATH"):
+            runpy.run_path(str(paths.REPO / "rig" / "rig"))
 
 
 if __name__ == "__main__":
