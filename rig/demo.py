@@ -38,7 +38,7 @@ def run(kernel: str = KERNEL) -> int:
 
 
 def _demonstrate(guest: Vm) -> list[str]:
-    """Show everything; returns what is not as it should be."""
+    """Show everything, from the boot on; returns what is not as it should be."""
     with step(f"boot topology {TOPOLOGY}"):
         guest.boot()
     with step("load drivers"):
@@ -50,9 +50,14 @@ def _demonstrate(guest: Vm) -> list[str]:
     expected = guest.topology.mapping_type
     wrong = [f"P2P mapping type of the GPU's BAR for {role}: expected {expected}, saw {seen}"
              for role, seen in types.items() if seen != expected]
+    return wrong + traffic(guest, node, types)
 
+
+def traffic(guest: Vm, node: str, types: dict[str, str]) -> list[str]:
+    """Show what perftest does in a guest with drivers: `node` is the GPU's render node, and `types` has the mapping types of its
+    BAR by the HCAs' roles, if they are to be shown. Returns what is not as it should be. P2P is switched off afterwards."""
     _title("ODP on GPU memory: the HCAs reach it peer to peer")
-    wrong += _measure(guest, node, types, BANDWIDTH, True, proof=True)
+    wrong = _measure(guest, node, types, BANDWIDTH, True, proof=True)
     for latency in LATENCIES:
         wrong += _measure(guest, node, types, latency, True)
 

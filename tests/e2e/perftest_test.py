@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Unmodified perftest between two HCAs with both buffers in a GPU's memory: where the bytes went, told by the devices."""
+import io
+import re
+from contextlib import redirect_stdout
+
+import rig.demo
 from rig import perftest
 from rig.e2e import CLIENT, SERVER, prepare, vram_case
 from rig.perftest import Run
@@ -37,6 +42,23 @@ def in_place(t: Test) -> None:
     node = prepare(t)
     for tool, size in (("ib_write_bw", 65536), ("ib_read_lat", 4096), ("ib_send_lat", 4096)):
         check(t, run(t, node, tool, size, 20))
+
+
+@vram_case(["switch"])
+def demo(t: Test) -> None:
+    """What `make demo` shows once there are drivers, and what it says of it."""
+    node, shown = prepare(t), io.StringIO()
+    try:
+        with redirect_stdout(shown):
+            wrong = rig.demo.traffic(t.vm, node, {SERVER: "bus-addr", CLIENT: "bus-addr"})
+    finally:
+        t.vm.write(perftest.ALIAS_SWITCH, "Y\n")
+    t.note(shown.getvalue())
+    t.equal(wrong, [], "what is not as it should be")
+    size, count = rig.demo.BANDWIDTH[1:]
+    rows = [re.split(r"  +", line.strip()) for line in shown.getvalue().splitlines()]
+    for place, columns in (("VRAM", [[str(size * count)] * 2, ["0"] * 2]), ("host memory", [["0"] * 2, [str(size * count)] * 2])):
+        t.equal([row[1:] for row in rows if row[0].endswith(f"moved from or to {place}")], columns, f"what it says of {place}")
 
 
 @vram_case(["switch"])

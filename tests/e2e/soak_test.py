@@ -12,11 +12,12 @@ import re
 import signal
 import time
 from collections import Counter
-from typing import Callable
+from typing import Callable, Iterable
 
 from rig import gpu, odp, rdma
 from rig.agent import Operation
 from rig.e2e import CLIENT, SERVER, prepare, vram_case
+from rig.environment import number
 from rig.gpu import PAGE, Counters
 from rig.testlib import Test
 from rig.vm import Vm, timeout_factor
@@ -229,8 +230,9 @@ def episode(t: Test, seed: int, number: int) -> Episode:
 
 @vram_case(["switch", "host-bridge+ats"], full=True, timeout=3600, fresh=True)
 def everything(t: Test) -> None:
-    seed, seconds = int(os.environ.get("RIG_SEED") or 1), float(os.environ.get("RIG_SOAK_SECONDS") or SECONDS)
+    seed, seconds = number("RIG_SEED", 1), number("RIG_SOAK_SECONDS", float(SECONDS))
     only = os.environ.get("RIG_EPISODE")
+    episodes: Iterable[int] = [number("RIG_EPISODE", 0)] if only else itertools.count()
     prepare(t)
     t.vm.run("modprobe zram num_devices=1 && echo 256M >/sys/block/zram0/disksize && mkswap /dev/zram0 && swapon /dev/zram0")
     t.vm.run(f"echo +memory >/sys/fs/cgroup/cgroup.subtree_control && mkdir {GROUP}")
@@ -238,9 +240,9 @@ def everything(t: Test) -> None:
     payload = {role: odp.data_counters(t.vm, role) for role in (SERVER, CLIENT)}
     swapped = swapped_out(t.vm)
     begin, done = time.monotonic(), dict.fromkeys((*(event.__name__ for event in EVENTS), *DISTURBANCES), 0)
-    for number in [int(only)] if only else itertools.count():
-        t.note(f"again: RIG_SEED={seed} RIG_EPISODE={number} rig/rig test {t.case.name}")
-        one = episode(t, seed, number)
+    for index in episodes:
+        t.note(f"again: RIG_SEED={seed} RIG_EPISODE={index} rig/rig test {t.case.name}")
+        one = episode(t, seed, index)
         for what, count in ((one.event.__name__, 1), *((name, one.said[name]) for name in DISTURBANCES)):
             done[what] += count
         # Everything that may happen has happened in the end.
