@@ -172,20 +172,15 @@ static struct ibv_mr *register_memory(int side, void *memory, size_t bytes, enum
 		mr = ibv_reg_mr(ends.pd[side], memory, bytes, access);
 	if (!mr)
 		die("cannot register an %s%s region", implicit ? "implicit " : "", kind_names[kind]);
+	access &= ~IBV_ACCESS_RELAXED_ORDERING;
+	if (options.strict_again && ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, access))
+		die("cannot register an %s%s region without relaxed ordering", implicit ? "implicit " : "", kind_names[kind]);
 	return mr;
 }
 
 static struct ibv_mr *register_odp(void *memory, size_t bytes)
 {
-	struct ibv_mr *mr = register_memory(1, memory, bytes, ODP, options.implicit, -1);
-
-	if (options.strict_again) {
-		options.relaxed = false;
-		if (ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, access_flags()))
-			die("cannot register without relaxed ordering");
-		options.relaxed = true;
-	}
-	return mr;
+	return register_memory(1, memory, bytes, ODP, options.implicit, -1);
 }
 
 static void register_local(int side)

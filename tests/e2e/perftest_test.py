@@ -61,7 +61,7 @@ def demo(t: Test) -> None:
         t.equal([row[1:] for row in rows if row[0].endswith(f"moved from or to {place}")], columns, f"what it says of {place}")
 
 
-@vram_case(["switch"])
+@vram_case(["switch"], full=True)
 def switched_off(t: Test) -> None:
     """With ib_core.odp_alias=0 the same payload goes to host memory, and VRAM keeps what it had."""
     node = prepare(t)
