@@ -25,6 +25,8 @@
  *	bind ADDRESS SIZE		migrate to VRAM (SVM_BIND)
  *	fork ADDRESS SIZE SEED NEW	a child checks for SEED, fills with NEW, and ends; "ok N": its result of the check
  *	race ADDRESS SIZE SEED ROUNDS	a thread migrates, while another one checks; "ok N": how many checks failed
+ *	bind-together N SIZE ROUNDS	N threads, each with SIZE bytes of small pages, migrate them to VRAM at the same time, so often;
+ *					"ok MISSED WRONG": how often nothing of a thread's got there, and bytes that were lost
  *	discard-race ROUNDS small|huge	a thread discards what another one touches in VRAM, in each round a part of new memory or each
  *					page of it; "ok N": how often something else was found then than should be
  *	importer DEVICE			open a device of test_hmm_importer
@@ -245,6 +247,70 @@ static void run_race(struct race race)
 	else
 		printf("ok %" PRIu64 "\n", failed);
 	fflush(stdout);
+}
+
+/* One of several threads that migrate at the same time */
+struct together {
+	pthread_t thread;
+	pthread_barrier_t *barrier;
+	uint64_t number, size, rounds, missed, wrong;
+	bool failed;
+};
+
+/*
+ * Each round is with new memory. Only the last one reads all of it, since a page fault for each page takes much longer than
+ * migrating does. What cannot be read is not touched: that would be a SIGBUS.
+ */
+static void *bind_together(void *argument)
+{
+	struct together *one = argument;
+	char *at = map(one->size, 0, false);
+
+	one->failed = !at;
+	for (uint64_t i = 0; i < one->rounds; i++) {
+		uint64_t seed = one->number * one->rounds + i, size = i + 1 < one->rounds ? PAGE : one->size, good;
+
+		if (at)
+			fill(at, one->size, seed, 0);
+		pthread_barrier_wait(one->barrier);
+		if (!at)
+			continue;
+		one->failed |= nouveau_bind(gpu, (uintptr_t)at, one->size);
+		one->missed += !nouveau_private_pages((uintptr_t)at, one->size);
+		good = readable(at, size);
+		one->wrong += size - matching(at, good, seed, 0);
+		one->failed |= madvise(at, one->size, MADV_DONTNEED);
+	}
+	if (at)
+		munmap(at, one->size);
+	return NULL;
+}
+
+static void run_together(uint64_t count, uint64_t size, uint64_t rounds)
+{
+	struct together *all = calloc(count, sizeof(*all));
+	uint64_t missed = 0, wrong = 0;
+	pthread_barrier_t barrier;
+	bool failed = false;
+
+	pthread_barrier_init(&barrier, NULL, count);
+	for (uint64_t i = 0; i < count; i++) {
+		all[i] = (struct together){ .barrier = &barrier, .number = i + 1, .size = size, .rounds = rounds };
+		if (pthread_create(&all[i].thread, NULL, bind_together, &all[i]))
+			abort();	/* the others wait for it */
+	}
+	for (uint64_t i = 0; i < count; i++) {
+		pthread_join(all[i].thread, NULL);
+		missed += all[i].missed;
+		wrong += all[i].wrong;
+		failed |= all[i].failed;
+	}
+	pthread_barrier_destroy(&barrier);
+	free(all);
+	if (failed)
+		check_call("bind-together", true);
+	else
+		ok(" %" PRIu64 " %" PRIu64, missed, wrong);
 }
 
 /* A thread that discards memory at the time when another one touches some of it */
@@ -491,6 +557,8 @@ static void run(const char *command, const char *word, const uint64_t *n)
 		fork_child(n[0], n[1], n[2], n[3]);
 	} else if (!strcmp(command, "race")) {
 		run_race((struct race){ n[0], n[1], n[2], n[3] });
+	} else if (!strcmp(command, "bind-together")) {
+		run_together(n[0], n[1], n[2]);
 	} else if (!strcmp(command, "discard-race")) {
 		run_discard_race(n[0], *word == 'h');
 	} else if (!strcmp(command, "importer")) {

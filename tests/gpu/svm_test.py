@@ -265,6 +265,20 @@ def two_processes(t: Test, client: Dialogue) -> None:
         one.close()
 
 
+@svm_case()
+def many_at_once(t: Test, client: Dialogue) -> None:
+    """Threads push more copies than the push buffer has room for before any of them waits: all that is in there is submitted."""
+    threads, rounds = 8, 6
+    copies = Counters(t.vm, "gpu", ("ce-launches", "ce-errors"))
+    missed, wrong = map(int, client.ask("bind-together", threads, HUGE, rounds, timeout=200))
+    t.equal(missed, 0, f"times, of {threads * rounds}, that nothing of a thread's memory got to VRAM")
+    t.equal(wrong, 0, "bytes that the CPU does not find as it left them")
+    moved = copies.moved()
+    t.equal(moved["ce-errors"], 0, "copies that failed")
+    # Each takes 13 of its 16384 words.
+    t.check(moved["ce-launches"] > rounds * 3 * 16384 // 13, f"{moved['ce-launches']} copies are 3 push buffers in each round")
+
+
 @svm_case(full=True)
 def with_buffers(t: Test, client: Dialogue) -> None:
     """TTM evicts buffers by the copy engine with which a process migrates memory at that time."""
