@@ -4,6 +4,7 @@ import contextlib
 import functools
 import re
 import signal
+import time
 from typing import Callable, Iterator
 
 from rig import gpu, kmemleak, pci
@@ -676,6 +677,26 @@ def two_gpus(t: Test, client: Dialogue) -> None:
             check_resident(t, buffer, vram)
             check_intact(t, buffer)
         one.close()
+
+
+@svm_case(topology="switch:two-gpus")
+def other_runlist(t: Test, client: Dialogue) -> None:
+    """A GPU whose copy engine is not on runlist 0: its interrupt, too, tells the driver that a copy is done."""
+    other = gpu.process(t.vm, "gpu1")
+    t.check(t.vm.qom_get("gpu1", "ce-runlist") > 0, "gpu1 has its copy engine on another runlist")
+    buffer = Buffer(other, HUGE, huge=True)
+    interrupts = Counters(t.vm, "gpu1", ("nonstall-irqs",))
+    t.vm.qom_set("gpu1", "copy-delay-us", 100000)   # a copy that is done when the driver looks takes no interrupt
+    try:
+        start = time.monotonic()
+        migrate(t, buffer)
+        seconds = time.monotonic() - start
+    finally:
+        t.vm.qom_set("gpu1", "copy-delay-us", 0)
+    t.check(interrupts.moved()["nonstall-irqs"] > 0, "the model has raised its interrupt")
+    t.check(seconds < 12, f"the driver has waited for no timeout of 15 seconds: migrating took {seconds:.1f}")
+    check_intact(t, buffer)
+    other.close()
 
 
 @svm_case(timeout=3600, full=True, cmdline=f"{gpu.CMDLINE} kmemleak=on")

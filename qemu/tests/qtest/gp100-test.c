@@ -750,6 +750,45 @@ static void test_channel(void)
     gpu_stop(g);
 }
 
+/* The copy engine's runlist is the one that there is, whichever it is. */
+static void test_runlist(void)
+{
+    Gpu *g = gpu_start(",ce-runlist=5");
+    Push p;
+
+    g_assert_cmphex(rd(g, PTOP_DEVICE_INFO + 8) >> 21 & 0xf, ==, 5);
+    g_assert_cmphex(rd(g, PFIFO_PBDMA_MAP), ==, 1 << 5);
+    make_space(g);
+    v_zero(g, V_SEM, 0x1000);
+    bind_bar1(g);
+    channel_init(g, 0);                         /* on runlist 0 */
+    g_assert_cmphex(rd(g, PFIFO_RUNLIST_INTR), ==, 0);
+    g_assert_cmpuint(counter(g, "guest-errors"), ==, 1);
+    push_init(&p, 0);
+    push_sem(&p, V_SEM, 0x1001, 2);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0);
+    wr(g, PFIFO_RUNLIST, 5 << 20 | 2);
+    g_assert_cmphex(rd(g, PFIFO_RUNLIST_INTR), ==, 1 << 5);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x1001);
+
+    wr(g, PFIFO_SCHED_DISABLE, 1 << 5);
+    push_sem(&p, V_SEM, 0x2002, 2);
+    kick(g, &p);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x1001);
+    wr(g, PFIFO_SCHED_DISABLE, 1);
+    g_assert_cmphex(v_ldl(g, V_SEM), ==, 0x2002);
+
+    set(g, "hang-copies", 1);
+    push(&p, INC(CE_SUBCH, 0, 1));
+    push(&p, CE_CLASS);
+    push_copy(&p, V_DATA, V_DATA + 0x1000, 0, 0, 0x1000, 1,
+              L_COPY | L_SRC_PHYS | L_DST_PHYS);
+    kick(g, &p);
+    g_assert_cmphex(rd(g, PFIFO_ERROR_SCHED), ==, 1 << 5);
+    gpu_stop(g);
+}
+
 /* USERD tells how far a channel is, in both ways that drivers know. */
 static void test_userd(void)
 {
@@ -1823,6 +1862,7 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/bar1/window-limit", test_window_limit);
     qtest_add_func("gp100/bar1/peer", test_peer);
     qtest_add_func("gp100/channel/run", test_channel);
+    qtest_add_func("gp100/channel/runlist", test_runlist);
     qtest_add_func("gp100/channel/userd", test_userd);
     qtest_add_func("gp100/channel/resume", test_channel_resume);
     qtest_add_func("gp100/channel/drop-nonstall", test_drop_nonstall);

@@ -32,6 +32,12 @@
 
 #define PREEMPT_PENDING         (1u << 20)
 
+/* The bit of the only runlist in registers that have one for each. */
+static uint32_t runlist_bit(GP100State *s)
+{
+    return 1u << s->ce_runlist;
+}
+
 uint32_t gp100_fifo_intr(GP100State *s)
 {
     uint32_t intr = gp100_reg(s, PFIFO_INTR);
@@ -92,7 +98,8 @@ void gp100_fifo_ctxsw_timeout(GP100State *s, unsigned chid)
     gp100_did(s, GP100_EVENT_PFIFO_CTXSW_TIMEOUT, true);
     gp100_reg_set(s, PFIFO_ENGINE_STATUS, status);
     gp100_reg_set(s, PFIFO_SCHED_ERROR, SCHED_ERROR_CTXSW_TIMEOUT);
-    gp100_reg_set(s, PFIFO_ERROR_SCHED, gp100_reg(s, PFIFO_ERROR_SCHED) | 1);
+    gp100_reg_set(s, PFIFO_ERROR_SCHED,
+                  gp100_reg(s, PFIFO_ERROR_SCHED) | runlist_bit(s));
     gp100_reg_set(s, PFIFO_INTR, gp100_reg(s, PFIFO_INTR) | PFIFO_INTR_SCHED);
     gp100_irq_update(s);
 }
@@ -104,8 +111,8 @@ static bool channel_runnable(GP100State *s, unsigned chid)
     return (ch->inst & CCSR_INST_BIND) && ch->enabled &&
            ch->wait != GP100_WAIT_ERROR &&
            !gp100_reg(s, PBDMA_INTR_0) &&       /* stops all channels */
-           !(gp100_reg(s, PFIFO_SCHED_DISABLE) & 1) &&
-           !(gp100_reg(s, PFIFO_ERROR_SCHED) & 1);
+           !(gp100_reg(s, PFIFO_SCHED_DISABLE) & runlist_bit(s)) &&
+           !(gp100_reg(s, PFIFO_ERROR_SCHED) & runlist_bit(s));
 }
 
 /* Take a channel off the hardware: what it reached goes to its RAMFC. */
@@ -225,7 +232,7 @@ static bool runlist_load(GP100State *s, uint32_t val)
     int group = -1;
 
     trace_gp100_runlist(RUNLIST_ID(val), addr, count);
-    if (RUNLIST_ID(val) >= GP100_RUNLISTS) {
+    if (RUNLIST_ID(val) != s->ce_runlist) {
         gp100_guest_error(s, "no runlist %u", RUNLIST_ID(val));
         return false;
     }
@@ -272,7 +279,7 @@ static void fifo_runlist_submit(GP100State *s, unsigned i, uint32_t val)
         return;
     }
     gp100_reg_set(s, PFIFO_RUNLIST_INTR,
-                  gp100_reg(s, PFIFO_RUNLIST_INTR) | 1u << RUNLIST_ID(val));
+                  gp100_reg(s, PFIFO_RUNLIST_INTR) | runlist_bit(s));
     gp100_irq_update(s);
     gp100_fifo_kick(s);
 }
@@ -293,6 +300,11 @@ static void fifo_preempt_write(GP100State *s, unsigned i, uint32_t val)
 static uint32_t fifo_preempt_read(GP100State *s, unsigned i)
 {
     return gp100_reg(s, PFIFO_PREEMPT) | (s->ce.busy ? PREEMPT_PENDING : 0);
+}
+
+static uint32_t fifo_pbdma_map_read(GP100State *s, unsigned i)
+{
+    return runlist_bit(s);
 }
 
 /* Nobody asks what an engine that works is at. */
@@ -388,7 +400,7 @@ static const GP100Reg fifo_regs[] = {
     { PFIFO_RUNLIST, "RUNLIST", .wmask = UINT32_MAX,
       .write = fifo_runlist_submit },
     { PFIFO_RUNLIST_STATUS, "RUNLIST_STATUS", .count = 16, .stride = 8 },
-    { PFIFO_PBDMA_MAP, "PBDMA_MAP", .reset = 1u << 0 },
+    { PFIFO_PBDMA_MAP, "PBDMA_MAP", .read = fifo_pbdma_map_read },
     { PFIFO_BIND_ERROR, "BIND_ERROR" },
     { PFIFO_SCHED_ERROR, "SCHED_ERROR" },
     { PFIFO_CHSW_ERROR, "CHSW_ERROR", .w1c = UINT32_MAX },

@@ -128,6 +128,11 @@ static void gp100_realize(PCIDevice *dev, Error **errp)
                     errp)) {
         return;
     }
+    if (s->ce_runlist >= GP100_RUNLISTS) {
+        error_setg(errp, "gp100: ce-runlist is %u: must be below %u",
+                   s->ce_runlist, GP100_RUNLISTS);
+        return;
+    }
     if (!pci_bus_is_express(pci_get_bus(dev))) {
         error_setg(errp, "gp100: needs a PCI Express slot");
         return;
@@ -256,6 +261,7 @@ static const Property gp100_properties[] = {
     DEFINE_PROP_BOOL("strict", GP100State, strict, false),
     DEFINE_PROP_BOOL("bar1-windows", GP100State, use_windows, true),
     DEFINE_PROP_BOOL("tlb", GP100State, use_tlb, true),
+    DEFINE_PROP_UINT8("ce-runlist", GP100State, ce_runlist, 0),
 };
 
 static const VMStateDescription gp100_vmstate = {

@@ -24,7 +24,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(GP100State, GP100)
 #define GP100_VRAM_MAX          (128 * GiB) /* 25 page number bits of a PTE */
 #define GP100_CHANNELS          256
 #define GP100_USERD_SIZE        0x200       /* bytes for each channel */
-#define GP100_RUNLISTS          1
+#define GP100_RUNLISTS          16
 #define GP100_LARGE_SHIFT       21
 #define GP100_LARGE_SIZE        (1ull << GP100_LARGE_SHIFT)
 
@@ -326,6 +326,7 @@ struct GP100State {
     bool strict;
     bool use_windows;
     bool use_tlb;
+    uint8_t ce_runlist;
     uint32_t copy_delay_us;
     uint32_t fail_copies;
     uint32_t hang_copies;

@@ -201,7 +201,7 @@ const GP100Unit gp100_pbus = {
  * PTOP_DEVICE_INFO: a list of engines, each a chain of words whose two low
  * bits give the kind: 1 data (PRI base, fault id, instance), 2 enum (engine,
  * runlist, interrupt, reset numbers), 3 type.  Bit 31 continues the chain.
- * One logical copy engine on runlist 0 is all this GPU has.
+ * One logical copy engine is all this GPU has.
  */
 #define DEVICE_INFO_CHAIN                   (1u << 31)
 #define DEVICE_INFO_TYPE(type)              ((type) << 2 | 3)
@@ -214,10 +214,10 @@ const GP100Unit gp100_pbus = {
 
 static uint32_t ptop_device_info_read(GP100State *s, unsigned i)
 {
-    static const uint32_t info[] = {
+    const uint32_t info[] = {
         DEVICE_INFO_CHAIN | DEVICE_INFO_TYPE(DEVICE_TYPE_LCE),
         DEVICE_INFO_CHAIN | DEVICE_INFO_DATA(0, 0x104000, GP100_UNIT_CE0),
-        DEVICE_INFO_ENUM(0, 0, 5, 6),
+        DEVICE_INFO_ENUM(0, (uint32_t)s->ce_runlist, 5, 6),
     };
 
     return i < ARRAY_SIZE(info) ? info[i] : 0;
