@@ -699,6 +699,26 @@ def other_runlist(t: Test, client: Dialogue) -> None:
     other.close()
 
 
+@svm_case(topology="switch+iommu:gpu", full=True, cmdline=f"{gpu.CMDLINE} iommu.forcedac=1")
+def high_addresses(t: Test, client: Dialogue) -> None:
+    """DMA addresses of more than 40 bits, as the IOMMU's are if they begin at the top: what is copied is from and to there."""
+    dump = t.vm.read("/sys/kernel/debug/dma-api/dump").decode()
+    mapped = [int(address, 16) for address in
+              re.findall(rf"^\S+ {re.escape(t.vm.pci_address('gpu'))} .* D=([0-9a-f]+) ", dump, re.M)]
+    # Not all: one page is mapped before the driver says how much the GPU can address.
+    high = [address for address in mapped if address >= 1 << 40]
+    t.check(len(high) > len(mapped) // 2, f"most DMA addresses of the GPU have more than 40 bits: {len(high)} of {len(mapped)} do")
+    with Vram(t.vm) as vram:
+        for huge in (False, True):
+            buffer = Buffer(client, HUGE, huge=huge)
+            copies = Counters(t.vm, "gpu", COPIES)
+            migrate(t, buffer)
+            check_resident(t, buffer, vram)
+            check_intact(t, buffer)
+            t.equal(copies.moved(), {"ce-bytes-h2d": HUGE, "ce-bytes-d2h": HUGE, "ce-bytes-fill": 0, "ce-errors": 0},
+                    "what the copy engine did")
+
+
 @svm_case(timeout=3600, full=True, cmdline=f"{gpu.CMDLINE} kmemleak=on")
 def a_thousand_times(t: Test, client: Dialogue) -> None:
     """Nothing piles up: neither memory of the kernel nor pages of VRAM."""
