@@ -44,11 +44,11 @@ _SERIES = _COMMON + ("series",)
 _DEBUG = "kmemleak=off"
 VARIANTS = {
     "release": Variant("series", _SERIES),
-    "debug": Variant("series", _SERIES + ("debug",), _DEBUG),
-    "kcsan": Variant("series", _SERIES + ("kcsan",)),
+    "debug": Variant("series", _SERIES + ("debug", "series-debug"), _DEBUG),
+    "kcsan": Variant("series", _SERIES + ("kcsan", "series-debug")),
     "base-release": Variant("base", _COMMON),
     "base-debug": Variant("base", _COMMON + ("debug",), _DEBUG),
-    "mutants": Variant("mutants", _SERIES + ("debug",), _DEBUG),    # see rig/mutations.py
+    "mutants": Variant("mutants", _SERIES + ("debug", "series-debug"), _DEBUG),    # see rig/mutations.py
 }
 
 
