@@ -593,6 +593,23 @@ def hung_engine(t: Test, client: Dialogue) -> None:
         check_intact(t, buffer)
 
 
+@svm_case(fresh=True, full=True)
+def function_reset(t: Test, client: Dialogue) -> None:
+    """The function is reset under the driver, which is not told: it gives its channel up, and bound anew all works again."""
+    kept, moving = in_vram(t, client), Buffer(client, HUGE)
+    t.vm.write(f"{pci.DEVICES}/{t.vm.pci_address('gpu')}/reset", "1")
+    moving.bind()
+    t.equal(moving.resident(), 0, "pages that are said to be in VRAM though nothing was copied")
+    check_intact(t, moving)
+    t.equal(client.number("readable", kept.address, kept.size), 0, "bytes that can be read of what cannot be copied")
+    rebound(t, client)
+    t.equal(client.number("zero", kept.address, kept.size), kept.size, "zeroes instead of what is lost")
+    for buffer in (moving, kept):
+        buffer.fill()
+        migrate(t, buffer)
+        check_intact(t, buffer)
+
+
 def rebind(t: Test, client: Dialogue, times: int) -> None:
     """Unbind the driver with memory in VRAM, small and huge pages, and bind it again, so many times."""
     buffers = list(both(t, client))
