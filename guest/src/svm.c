@@ -249,6 +249,9 @@ static void run_race(struct race race)
 	fflush(stdout);
 }
 
+/* From here on, as whoever looks for a pattern in VRAM must not find one of these there. */
+enum { TOGETHER_SEEDS = 0x800000 };
+
 /* One of several threads that migrate at the same time */
 struct together {
 	pthread_t thread;
@@ -268,7 +271,8 @@ static void *bind_together(void *argument)
 
 	one->failed = !at;
 	for (uint64_t i = 0; i < one->rounds; i++) {
-		uint64_t seed = one->number * one->rounds + i, size = i + 1 < one->rounds ? PAGE : one->size, good;
+		uint64_t seed = TOGETHER_SEEDS + one->number * one->rounds + i;
+		uint64_t size = i + 1 < one->rounds ? PAGE : one->size, good;
 
 		if (at)
 			fill(at, one->size, seed, 0);

@@ -269,7 +269,7 @@ def two_processes(t: Test, client: Dialogue) -> None:
 @svm_case()
 def many_at_once(t: Test, client: Dialogue) -> None:
     """Threads push more copies than the push buffer has room for before any of them waits: all that is in there is submitted."""
-    threads, rounds = 8, 6
+    threads, rounds = 8, 3
     copies = Counters(t.vm, "gpu", ("ce-launches", "ce-errors"))
     missed, wrong = map(int, client.ask("bind-together", threads, HUGE, rounds, timeout=200))
     t.equal(missed, 0, f"times, of {threads * rounds}, that nothing of a thread's memory got to VRAM")

@@ -9,7 +9,7 @@ import unittest
 from typing import Any
 from unittest import mock
 
-from rig import bench, cli, compiler, images, kernel, lock, mutations, paths, proc, qemu, session, suite, tools
+from rig import bench, cli, compiler, fuzz, images, kernel, lock, mutations, paths, proc, qemu, session, suite, tools
 from rig.ui import RigError
 
 
@@ -95,7 +95,7 @@ class Words(unittest.TestCase):
                 self.refused("run plain -- true", f"RIG_TIMEOUT_FACTOR={given} is not a number of at least 0.01")
 
     def test_no_build_is_not_to_blame_on_tools(self) -> None:
-        self.patch(qemu, "ASAN_OBJECTS", new=paths.REPO / "nowhere")
+        self.patch(fuzz, "_PROGRAM", new=paths.REPO / "nowhere")
         self.refused("fuzz --no-build", "does not exist\n.*you leave out --no-build")
 
     def test_hints_are_commands(self) -> None:
