@@ -117,7 +117,7 @@ class Builder:
         listing.write_text(_LIST, encoding="utf-8")
         objects: set[str] = set()
         for place in {str(parent) for name in there for parent in list(Path(name).parents)[:-1]}:
-            if (WORK / place / "Makefile").exists() or (WORK / place / "Kbuild").exists():
+            if _makefile(Path(place)) and not _is_included(place):
                 run(["make", "-rRs", "-f", listing, f"dir={place}", f"srctree={WORK}"], cwd=self._objects, log=LOG,
                     on_line=lambda line: objects.update(f"{place}/{word}" for word in line.split()))
         return [name for name in there if name.removesuffix(".c") + ".o" in objects]
@@ -132,6 +132,17 @@ class Builder:
         for root in (str(WORK), os.path.relpath(WORK, self._objects)):
             line = line.replace(f"{root}/", "")
         return _PLACE.sub("", line)
+
+
+def _makefile(place: Path) -> str:
+    """The text of the Makefile that kbuild takes in a directory of the work tree, "" if there is none."""
+    return next((path.read_text(encoding="utf-8") for path in (WORK / place / "Kbuild", WORK / place / "Makefile") if path.exists()), "")
+
+
+def _is_included(place: str) -> bool:
+    """Whether the Makefile of a directory is part of one above, as those of nouveau's nvkm are: what it lists is as seen from there."""
+    return any(f"/{place}".endswith(f"/{part}") for parent in list(Path(place).parents)[:-1]
+               for part in re.findall(r"^include \$\(src\)/(\S+)/(?:Kbuild|Makefile)$", _makefile(parent), re.M))
 
 
 def errors(said: Iterable[str]) -> list[str]:
