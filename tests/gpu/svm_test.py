@@ -570,6 +570,16 @@ def dead_channel(t: Test, client: Dialogue) -> None:
             [f"{size // PAGE} pages of a dead GPU are lost"], "what the driver says about it")
 
 
+def bound_anew(t: Test, client: Dialogue, lost: Buffer, other: Buffer) -> None:
+    """Bind the driver anew, whose channel is dead: what it had in VRAM is lost, and everything works again."""
+    rebound(t, client)
+    t.equal(client.number("zero", lost.address, lost.size), lost.size, "zeroes instead of what is lost")
+    for buffer in (other, lost):
+        buffer.fill()
+        migrate(t, buffer)
+        check_intact(t, buffer)
+
+
 @svm_case(fresh=True, full=True)
 def hung_engine(t: Test, client: Dialogue) -> None:
     """The GPU's scheduler reports that the copy engine hangs: the driver kills the channel at once and resets the engine."""
@@ -585,12 +595,7 @@ def hung_engine(t: Test, client: Dialogue) -> None:
     t.equal(kept.resident(), kept.pages, "pages in VRAM that stay there")
 
     # The engine works again, for whoever has a channel.
-    rebound(t, client)
-    t.equal(client.number("zero", kept.address, kept.size), kept.size, "zeroes instead of what is lost")
-    for buffer in (moving, kept):
-        buffer.fill()
-        migrate(t, buffer)
-        check_intact(t, buffer)
+    bound_anew(t, client, kept, moving)
 
 
 @svm_case(fresh=True, full=True)
@@ -602,12 +607,7 @@ def function_reset(t: Test, client: Dialogue) -> None:
     t.equal(moving.resident(), 0, "pages that are said to be in VRAM though nothing was copied")
     check_intact(t, moving)
     t.equal(client.number("readable", kept.address, kept.size), 0, "bytes that can be read of what cannot be copied")
-    rebound(t, client)
-    t.equal(client.number("zero", kept.address, kept.size), kept.size, "zeroes instead of what is lost")
-    for buffer in (moving, kept):
-        buffer.fill()
-        migrate(t, buffer)
-        check_intact(t, buffer)
+    bound_anew(t, client, kept, moving)
 
 
 def rebind(t: Test, client: Dialogue, times: int) -> None:
