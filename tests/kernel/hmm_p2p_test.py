@@ -71,6 +71,11 @@ def aliases_of_many(t: Test) -> None:
     selftest(t, " ".join(f"-t {name}" for name in LONG))
 
 
+@case(topology="switch", timeout=180, smp=1, cmdline="numa=fake=2 numa_balancing=enable")
+def numa_balancing(t: Test) -> None:
+    selftest(t, "-t numa_balancing")
+
+
 @case(topology=["switch", "host-bridge+iommu"], timeout=600, full=True, cmdline="kmemleak=on")
 def leaks(t: Test) -> None:
     """Twice: what is only kept for next time is not lost."""
