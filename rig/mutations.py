@@ -6,10 +6,11 @@ Each tests/mutations/<name>.patch breaks the series in one way, and its head nam
     SPDX-License-Identifier: GPL-2.0
     Breaks: what goes wrong, in words
     Test: a name as in `rig test --list`
-    Only: names of cases of the selftest that the test runs, of which each has to fail (where the test can be limited so)
+    Only: names of cases of the selftest to which the test is limited (where it can be), of which each has to fail
     Says: a regular expression that must be found in what a failed (sub)test says
 
-`Only` or `Says` is needed: a failure for another reason proves nothing. `Untested`, in place of `Test`, says why no test can
+`Only` or `Says` is needed: a failure for another reason proves nothing. With both, the cases of `Only` need not be what fails: a
+kernel that crashes lets none of them end. `Untested`, in place of `Test`, says why no test can
 tell; such a mutation is compiled, and the run mentions it.
 
 All of them are compiled into one kernel (variant `mutants`): what a patch breaks it breaks while `MUTATION(<name>)` is true,
@@ -256,7 +257,7 @@ def judge(mutation: Mutation, seen: ktap.Result) -> ktap.Result:
         return verdict("the guest did not boot")
     if not failed:
         return verdict("survived: the test passes" if seen.status == ktap.PASS else f"the test was skipped: {seen.reason}")
-    for name in mutation.only:
+    for name in () if mutation.says else mutation.only:
         if not any(leaf.name.split(".")[-1] == name for leaf in failed):
             return verdict(f"survived: {name} does not fail, but something else does")
     if mutation.says and not re.search(mutation.says, "\n".join(_lines(failed))):

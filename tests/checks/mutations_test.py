@@ -34,6 +34,12 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(self.judged(failed, ("one",))[0], ktap.PASS)
         self.assertEqual(self.judged(failed, ("one", "two"))[0], ktap.FAIL)
 
+    def test_crash_of_a_named_subtest(self) -> None:
+        crashed = ktap.Result("a/test", ktap.FAIL, "splat: KASAN: slab-out-of-bounds in one()")
+        self.assertEqual(self.judged(crashed, ("one",), "KASAN")[0], ktap.PASS)
+        self.assertEqual(self.judged(crashed, ("one",), "bad page")[0], ktap.FAIL)
+        self.assertEqual(self.judged(crashed, ("one",))[0], ktap.FAIL)
+
     def test_reason(self) -> None:
         failed = ktap.Result("a/test", ktap.FAIL, "private pages: expected 8, saw 0")
         self.assertEqual(self.judged(failed, says="private pages")[0], ktap.PASS)
