@@ -489,6 +489,50 @@ static void fuzz_inject(Fuzz *f, State *s)
     }
 }
 
+/* Refused while the last one has not ended */
+static void ask_access(Fuzz *f, const char *value)
+{
+    qobject_unref(qtest_qmp(f->qts, "{'execute': 'qom-set', 'arguments': "
+                            "{'path': '/machine/peripheral/gpu', "
+                            "'property': 'access', 'value': %s}}", value));
+}
+
+/* Accesses as if by the graphics engine, and what a driver does about them */
+static void fuzz_access(Fuzz *f, State *s)
+{
+    Gpu *g = &s->g;
+    uint64_t va = random_va(f) & ~7ull;
+    unsigned chid = fuzz_below(f, GPU_CHANNELS);
+    uint64_t inst = V_INST + chid * 0x1000;
+    g_autofree char *value = NULL;
+
+    switch (fuzz_below(f, 6)) {
+    case 0:
+        v_stl(g, inst + 0x200, v_ldl(g, inst + 0x200) | 1 << 4);
+        wr(g, PFIFO_FAULT_BUF_HI, fuzz_chance(f, 90) ? 0 : fuzz_value(f, 17));
+        wr(g, PFIFO_FAULT_BUF_LO, (fuzz_chance(f, 80) ? 0x40000 :
+                                   fuzz_value(f, 26)) | 1);
+        break;
+    case 1:
+        wr(g, PFIFO_FAULT_BUF_GET, fuzz_chance(f, 80) ?
+                                   rd(g, PFIFO_FAULT_BUF_PUT) :
+                                   fuzz_value(f, 8));
+        break;
+    case 2:
+        wr(g, MMU_INVALIDATE, MMU_INVALIDATE_TRIGGER | 3 |
+           (fuzz_chance(f, 70) ? REPLAY_START : fuzz_below(f, 8)) << 3 |
+           fuzz_below(f, 3) << 9);
+        break;
+    default:
+        value = fuzz_chance(f, 50)
+            ? g_strdup_printf("read %u 0x%" PRIx64, chid, va)
+            : g_strdup_printf("write %u 0x%" PRIx64 " 0x%" PRIx64, chid, va,
+                              fuzz_value(f, 64));
+        ask_access(f, fuzz_chance(f, 95) ? value : "forget");
+        break;
+    }
+}
+
 /* ------------------------------------------------------------------ */
 
 /* What a driver does when it loads, or after an error */
@@ -546,15 +590,16 @@ static void gp100_step(Fuzz *f, void *opaque)
         unsigned weight;
         void (*step)(Fuzz *f, State *s);
     } steps[] = {
-        { 48, fuzz_submit },
+        { 45, fuzz_submit },
         { 8, fuzz_tables },
         { 4, fuzz_instance },
         { 3, fuzz_runlist },
         { 8, fuzz_schedule },
         { 8, fuzz_interrupt },
-        { 10, fuzz_bars },
+        { 8, fuzz_bars },
         { 5, fuzz_semaphores },
         { 1, fuzz_inject },
+        { 5, fuzz_access },
         { 5, revive },
     };
     unsigned what = fuzz_below(f, 100), i = 0;

@@ -239,6 +239,28 @@ static void set(Gpu *g, const char *name, uint32_t val)
                              "'property': %s, 'value': %u}}", name, val);
 }
 
+/* Ask for something through a string property.  Is it accepted? */
+static bool ask(Gpu *g, const char *property, const char *value)
+{
+    QDict *r = qtest_qmp(g->qts, "{'execute': 'qom-set', 'arguments': "
+                         "{'path': '/machine/peripheral/gpu', "
+                         "'property': %s, 'value': %s}}", property, value);
+    bool ok = qdict_haskey(r, "return");
+
+    qobject_unref(r);
+    return ok;
+}
+
+static void check_answer(Gpu *g, const char *property, const char *expected)
+{
+    QDict *r = qtest_qmp(g->qts, "{'execute': 'qom-get', 'arguments': "
+                         "{'path': '/machine/peripheral/gpu', "
+                         "'property': %s}}", property);
+
+    g_assert_cmpstr(qdict_get_str(r, "return"), ==, expected);
+    qobject_unref(r);
+}
+
 static uint32_t bar1(Gpu *g, uint64_t va)
 {
     return qtest_readl(g->qts, BAR1 + va);
@@ -1801,6 +1823,221 @@ static void test_random(void)
 }
 
 /* A reset forgets everything but VRAM. */
+/* Where the fault buffer is, in VRAM and in BAR2 */
+#define FAULT_BUFFER    0x40000
+#define FAULT_ENTRIES   128
+#define REPLAY(how)     (MMU_INVALIDATE_TRIGGER | MMU_INVALIDATE_ALL_PDB | \
+                         (how) << 3 | 1)
+
+/* A bottom half does it. */
+static void replay(Gpu *g, uint32_t val)
+{
+    wr(g, MMU_INVALIDATE, val);
+    step(g, 1);
+}
+
+/* As nouveau does, see nouveau_svm_fault() */
+static void take_fault(Gpu *g, uint64_t va, uint32_t info)
+{
+    uint32_t get = rd(g, PFIFO_FAULT_BUF_GET);
+    uint64_t at = FAULT_BUFFER + get * 32;
+
+    g_assert_cmphex(rd(g, PMC_INTR) & PMC_LEAF0_FAULT, !=, 0);
+    g_assert_cmphex(v_ldl(g, at), ==, V_INST);
+    g_assert_cmphex(v_ldl(g, at + 4), ==, 0);
+    g_assert_cmphex(v_ldl(g, at + 8), ==, va);
+    g_assert_cmphex(v_ldl(g, at + 12), ==, 0);
+    g_assert_cmphex(v_ldl(g, at + 28), ==, info | 1u << 31 | 1 << 8);
+    wr(g, PFIFO_FAULT_BUF_GET, (get + 1) % FAULT_ENTRIES);
+}
+
+static Gpu *make_faults(void)
+{
+    Gpu *g = gpu_start("");
+
+    make_channel(g);
+    wr(g, PBUS_BAR2_BLOCK, BAR_BLOCK_VIRTUAL | V_INST >> 12);
+    v_stl(g, V_INST + 0x200, v_ldl(g, V_INST + 0x200) | 1 << 4);
+    wr(g, PFIFO_FAULT_BUF_LO, FAULT_BUFFER);
+    wr(g, PFIFO_FAULT_BUF_LO, FAULT_BUFFER | 1);
+    return g;
+}
+
+/* An access as if by the graphics engine, whose faults are replayed. */
+static void test_replay(void)
+{
+    Gpu *g = make_faults();
+    const uint32_t word = 0x12345678;
+
+    v_stl(g, V_DATA + 8, word);
+    check_answer(g, "access", "none");
+    g_assert_true(ask(g, "lookup", "0 0x200008"));
+    check_answer(g, "lookup", "none");
+    g_assert_true(ask(g, "access", "read 0 0x200008"));
+    check_answer(g, "access", "waiting");
+    g_assert_false(ask(g, "access", "read 0 0x200008"));
+    take_fault(g, VA_SMALL, 2);
+    g_assert_cmphex(rd(g, PMC_INTR) & PMC_LEAF0_FAULT, ==, 0);
+
+    /* Nothing has changed: the replay faults again. */
+    replay(g, REPLAY(REPLAY_START));
+    take_fault(g, VA_SMALL, 2);
+    set_small(g, 0, PTE(V_DATA) | PTE_RO);
+    replay(g, REPLAY(0));
+    check_answer(g, "access", "waiting");
+    replay(g, REPLAY(REPLAY_START));
+    check_answer(g, "access", "done 0x12345678");
+    check_answer(g, "lookup", "vram 0x400008 4096 ro");
+    g_assert_cmpuint(counter(g, "replayable-faults"), ==, 2);
+    g_assert_cmpuint(counter(g, "fault-replays"), ==, 2);
+
+    g_assert_true(ask(g, "access", "write 0 0x200010 0x99"));
+    take_fault(g, VA_SMALL, 6 | 1 << 16);
+    set_small(g, 0, PTE_SYS(SYS_BUF));
+    replay(g, REPLAY(REPLAY_START_ACK_ALL));
+    check_answer(g, "access", "done 0x99");
+    g_assert_cmphex(qtest_readq(g->qts, SYS_BUF + 16), ==, 0x99);
+    check_answer(g, "lookup", "system 0x200008 4096 rw");
+
+    /* The driver gives up. */
+    g_assert_true(ask(g, "access", "read 0 0x201000"));
+    take_fault(g, VA_SMALL + 0x1000, 2);
+    replay(g, REPLAY(REPLAY_CANCEL_TARGETED) | MMU_INVALIDATE_HUB | 1 << 9);
+    replay(g, REPLAY(REPLAY_CANCEL_TARGETED) | 2 << 9);
+    replay(g, REPLAY(REPLAY_CANCEL_TARGETED) | 1 << 15 | 1 << 9);
+    replay(g, REPLAY(7));
+    check_answer(g, "access", "waiting");
+    replay(g, REPLAY(REPLAY_CANCEL_TARGETED) | 1 << 9);
+    check_answer(g, "access", "cancelled");
+    g_assert_true(ask(g, "access", "read 0 0x201000"));
+    replay(g, REPLAY(REPLAY_CANCEL_GLOBAL));
+    check_answer(g, "access", "cancelled");
+
+    /* What cannot be replayed */
+    g_assert_true(ask(g, "access", "read 0 0x20000000000"));
+    check_answer(g, "access", "fault 3");
+    g_assert_true(ask(g, "access", "read 1 0x200000"));
+    check_answer(g, "access", "fault 4");
+    set_small(g, 0, PTE_SYS(1ull << 45));
+    invalidate(g, V_PD3);
+    g_assert_true(ask(g, "access", "read 0 0x200000"));
+    check_answer(g, "access", "fault -2");
+    wr(g, PFIFO_FAULT_BUF_LO, 0);
+    g_assert_true(ask(g, "access", "read 0 0x201000"));
+    check_answer(g, "access", "fault 2");
+    gpu_stop(g);
+}
+
+/* Without room in the buffer a fault waits for that. */
+static void test_full_buffer(void)
+{
+    Gpu *g = make_faults();
+
+    g_assert_true(ask(g, "access", "read 0 0x200000"));
+    for (unsigned i = 0; i < FAULT_ENTRIES + 10; i++) {
+        replay(g, REPLAY(REPLAY_START));
+    }
+    g_assert_cmpuint(counter(g, "replayable-faults"), ==, FAULT_ENTRIES - 1);
+    for (unsigned i = 0; i < FAULT_ENTRIES; i++) {
+        take_fault(g, VA_SMALL, 2);
+        step(g, 1);
+    }
+    g_assert_cmpuint(counter(g, "replayable-faults"), ==, FAULT_ENTRIES);
+    g_assert_cmphex(rd(g, PMC_INTR) & PMC_LEAF0_FAULT, ==, 0);
+    set_small(g, 0, PTE(V_DATA));
+    replay(g, REPLAY(REPLAY_START));
+    check_answer(g, "access", "done 0x0");
+
+    /* A reset of the unit, an unbound channel, a buffer that is nowhere */
+    g_assert_true(ask(g, "access", "read 0 0x201000"));
+    wr(g, PMC_ENABLE, ~PMC_UNIT_PFIFO);
+    check_answer(g, "access", "reset");
+    wr(g, PMC_ENABLE, UINT32_MAX);
+    wr(g, CCSR_INST, CCSR_INST_BIND | V_INST >> 12);
+    wr(g, PFIFO_FAULT_BUF_LO, FAULT_BUFFER | 1);
+    g_assert_true(ask(g, "access", "read 0 0x201000"));
+    check_answer(g, "access", "waiting");
+    wr(g, CCSR_INST, 0);
+    replay(g, REPLAY(REPLAY_START));
+    check_answer(g, "access", "fault 4");
+    wr(g, CCSR_INST, CCSR_INST_BIND | V_INST >> 12);
+    wr(g, PFIFO_FAULT_BUF_HI, 0xffffffff);
+    g_assert_true(ask(g, "access", "read 0 0x201000"));
+    check_answer(g, "access", "waiting");
+    g_assert_cmphex(rd(g, PFIFO_FAULT_UNITS), ==, 1 << 5);
+    g_assert_true(ask(g, "access", "forget"));
+    check_answer(g, "access", "none");
+    gpu_stop(g);
+}
+
+static void test_bad_access(void)
+{
+    static const char *const bad[] = {
+        "", "read", "read 0", "read 0 x", "read -1 0", "read 256 0",
+        "read 0 4", "read 0 0 0", "write 0 0", "write 0 0 x",
+        "write 0 0 0 0", "touch 0 0", "forget 0", "  ", "write",
+    };
+    Gpu *g = make_faults();
+
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_assert_false(ask(g, "access", bad[i]));
+    }
+    g_assert_false(ask(g, "lookup", ""));
+    g_assert_false(ask(g, "lookup", "0"));
+    g_assert_false(ask(g, "lookup", "256 0"));
+    g_assert_false(ask(g, "lookup", "0 0 0"));
+    check_answer(g, "access", "none");
+    gpu_stop(g);
+}
+
+/* A fault that stays in the buffer does not keep the guest from working. */
+static void test_fault_message(void)
+{
+    Gpu *g = make_faults();
+
+    qtest_writel(g->qts, SYS_MSI, 0);
+    msi_enable(g, SYS_MSI, 0x1234);
+    wr(g, PMC_INTR_EN_SET, UINT32_MAX);
+    step(g, 1);
+    g_assert_true(ask(g, "access", "read 0 0x200000"));
+    g_assert_cmphex(msi_take(g), ==, 0x1234);
+    wr(g, XVE_MSI_REARM, 0);
+    g_assert_cmphex(msi_take(g), ==, 0);
+    step(g, 1000000);
+    g_assert_cmphex(msi_take(g), ==, 0x1234);
+    wr(g, XVE_MSI_REARM, 0);
+    g_assert_cmphex(msi_take(g), ==, 0);
+
+    /* Other interrupts are not held back. */
+    raise_timer(g);
+    g_assert_cmphex(msi_take(g), ==, 0x1234);
+    wr(g, PTIMER_INTR, 1);
+
+    /* None for a fault that was taken meanwhile */
+    wr(g, XVE_MSI_REARM, 0);
+    take_fault(g, VA_SMALL, 2);
+    step(g, 2000000);
+    g_assert_cmphex(msi_take(g), ==, 0);
+    gpu_stop(g);
+}
+
+/* The table of engines has the graphics engine where a test wants it. */
+static void test_graphics(void)
+{
+    Gpu *g = gpu_start(",ce-runlist=5");
+
+    g_assert_cmphex(rd(g, PTOP_DEVICE_INFO + 12), ==, 0);
+    qtest_qmp_assert_success(g->qts, "{'execute': 'qom-set', 'arguments': "
+                             "{'path': '/machine/peripheral/gpu', "
+                             "'property': 'graphics', 'value': true}}");
+    g_assert_cmphex(rd(g, PTOP_DEVICE_INFO + 12), ==, 0x80000003);
+    g_assert_cmphex(rd(g, PTOP_DEVICE_INFO + 16), ==, 0x80400005);
+    g_assert_cmphex(rd(g, PTOP_DEVICE_INFO + 20), ==,
+                    1 << 26 | 5 << 21 | 12 << 15 | 12 << 9 | 0x3e);
+    g_assert_cmphex(rd(g, PTOP_DEVICE_INFO + 24), ==, 0);
+    gpu_stop(g);
+}
+
 static void test_reset(void)
 {
     Gpu *g = gpu_start("");
@@ -1879,6 +2116,11 @@ int main(int argc, char **argv)
     qtest_add_func("gp100/copy/errors", test_copy_errors);
     qtest_add_func("gp100/copy/endless", test_copy_endless);
     qtest_add_func("gp100/copy/to-doorbell", test_copy_to_doorbell);
+    qtest_add_func("gp100/fault/replay", test_replay);
+    qtest_add_func("gp100/fault/full-buffer", test_full_buffer);
+    qtest_add_func("gp100/fault/bad-access", test_bad_access);
+    qtest_add_func("gp100/fault/message", test_fault_message);
+    qtest_add_func("gp100/graphics", test_graphics);
     qtest_add_func("gp100/counts", test_counts);
     qtest_add_func("gp100/unplug-by-message", test_unplug_by_message);
     qtest_add_func("gp100/unplug-neighbour", test_unplug_neighbour);

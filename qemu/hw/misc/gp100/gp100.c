@@ -66,6 +66,8 @@ static const struct {
     STAT("bar1-window-rest", bar1_window_rest),
     STAT("bar2-faults", bar2_faults),
     STAT("mmu-faults", mmu_faults),
+    STAT("replayable-faults", replayable_faults),
+    STAT("fault-replays", fault_replays),
     STAT("unknown-regs", unknown_regs),
     STAT("guest-errors", guest_errors),
 #undef STAT
@@ -169,6 +171,8 @@ static void gp100_realize(PCIDevice *dev, Error **errp)
     gp100_fifo_realize(s);
     gp100_ce_realize(s);
     gp100_ptimer_realize(s);
+    gp100_fault_realize(s);
+    gp100_access_realize(s);
 
     pci_register_bar(dev, GP100_BAR_REGS, PCI_BASE_ADDRESS_SPACE_MEMORY,
                      &s->bar0);
@@ -202,6 +206,8 @@ static void gp100_exit(PCIDevice *dev)
     GP100State *s = GP100(dev);
 
     gp100_ptimer_stop(s);
+    gp100_access_stop(s);
+    gp100_fault_stop(s);
     gp100_ce_abort(s);
     gp100_fifo_stop(s);
     gp100_bar_stop(s);
@@ -220,6 +226,8 @@ static void gp100_instance_finalize(Object *obj)
     GP100State *s = GP100(obj);
 
     gp100_ptimer_finalize(s);
+    gp100_access_finalize(s);
+    gp100_fault_finalize(s);
     gp100_ce_finalize(s);
     gp100_fifo_finalize(s);
     gp100_bar_finalize(s);
@@ -277,6 +285,16 @@ void gp100_count_append(GString *text, const char *prefix, const char *name,
                            count->bad);
 }
 
+static bool gp100_get_graphics(Object *obj, Error **errp)
+{
+    return GP100(obj)->graphics;
+}
+
+static void gp100_set_graphics(Object *obj, bool value, Error **errp)
+{
+    GP100(obj)->graphics = value;
+}
+
 static char *gp100_get_event_counts(Object *obj, Error **errp)
 {
     static const char *const names[] = {
@@ -322,6 +340,10 @@ static void gp100_instance_init(Object *obj)
                                    OBJ_PROP_FLAG_READWRITE);
     object_property_add_uint32_ptr(obj, "drop-nonstall", &s->drop_nonstall,
                                    OBJ_PROP_FLAG_READWRITE);
+    object_property_add_bool(obj, "graphics", gp100_get_graphics,
+                             gp100_set_graphics);
+    object_property_add_str(obj, "access", gp100_access_get, gp100_access_set);
+    object_property_add_str(obj, "lookup", gp100_lookup_get, gp100_lookup_set);
 }
 
 static void gp100_class_init(ObjectClass *klass, void *data)

@@ -92,6 +92,7 @@ typedef struct GP100Space {
     uint64_t inst;              /* VRAM address of the instance block */
     uint64_t pdb;               /* page directory: address | aperture */
     uint64_t limit;             /* last valid virtual address */
+    bool replay;                /* the graphics engine's faults replay */
 } GP100Space;
 
 /* A translated virtual address. */
@@ -208,6 +209,31 @@ typedef struct GP100Ce {
     uint8_t bounce[2][64 * KiB];
 } GP100Ce;
 
+/* access.c, fault.c: accesses that a test has the graphics engine make */
+
+typedef enum GP100AccessState {
+    GP100_ACCESS_NONE,
+    GP100_ACCESS_RUNNING,
+    GP100_ACCESS_UNREPORTED,    /* it faulted, and the buffer has no room */
+    GP100_ACCESS_WAITING,       /* it faulted, and waits for a replay */
+    GP100_ACCESS_DONE,
+    GP100_ACCESS_FAULT,         /* ... that cannot be replayed */
+    GP100_ACCESS_CANCELLED,
+    GP100_ACCESS_RESET,
+} GP100AccessState;
+
+typedef struct GP100Access {
+    GP100AccessState state;
+    GP100FaultType fault;
+    unsigned chid;
+    bool write;
+    uint64_t va;
+    uint64_t value;             /* written, or in the end read */
+    QEMUBH *bh;                 /* replays it */
+    unsigned lookup_chid;       /* the property lookup, another thing */
+    uint64_t lookup_va;
+} GP100Access;
+
 /* bar.c: BAR1 and BAR2 */
 
 /* A run of large VRAM pages of BAR1 that is mapped as RAM. */
@@ -312,6 +338,8 @@ typedef struct GP100Stats {
     uint64_t bar1_window_rest;  /* pages left out, now: too many windows */
     uint64_t bar2_faults;
     uint64_t mmu_faults;
+    uint64_t replayable_faults;
+    uint64_t fault_replays;
     uint64_t unknown_regs;
     uint64_t guest_errors;
 } GP100Stats;
@@ -327,6 +355,7 @@ struct GP100State {
     bool use_windows;
     bool use_tlb;
     uint8_t ce_runlist;
+    bool graphics;
     uint32_t copy_delay_us;
     uint32_t fail_copies;
     uint32_t hang_copies;
@@ -352,6 +381,9 @@ struct GP100State {
     GP100Bar bar2;
     GP100Fifo fifo;
     GP100Ce ce;
+    GP100Access access;
+    QEMUTimer *fault_message;
+    int64_t fault_message_ns;   /* when the last one was sent */
     GP100Stats stats;
 };
 
@@ -468,6 +500,12 @@ GP100FaultType gp100_semaphore_write(GP100State *s, const GP100Space *space,
                                      uint64_t va, uint32_t payload, bool stamp,
                                      uint64_t *fault_va);
 /*
+ * Look @va up in the page tables, as they are now: the address, and the size of
+ * its page.  Nothing is cached.
+ */
+GP100FaultType gp100_walk(GP100State *s, const GP100Space *space, uint64_t va,
+                          GP100Xlat *x, uint64_t *page_size);
+/*
  * If the @index-th large page of @space is a valid, writable large page of
  * VRAM that lies wholly inside VRAM: its address, otherwise UINT64_MAX.
  * @cache keeps the page directory between calls with ascending @index;
@@ -486,6 +524,7 @@ uint64_t gp100_large_page(GP100State *s, const GP100Space *space,
 
 /* MMU clients, by the unit number that PFIFO reports. */
 enum {
+    GP100_UNIT_GRAPHICS = 0x00,
     GP100_UNIT_BAR1 = 0x04,
     GP100_UNIT_BAR2 = 0x05,
     GP100_UNIT_HOST0 = 0x06,
@@ -496,6 +535,43 @@ enum {
 void gp100_mmu_fault(GP100State *s, unsigned unit, const GP100Space *space,
                      uint64_t va, bool write, GP100FaultType type);
 bool gp100_fault_buffer_pending(GP100State *s);
+/* Is the buffer for replayable faults there? */
+bool gp100_fault_buffer_enabled(GP100State *s);
+/*
+ * Put a fault of the graphics engine into the buffer, and raise its interrupt.
+ * false: there is no room.
+ */
+bool gp100_fault_buffer_add(GP100State *s, const GP100Space *space,
+                            uint64_t va, bool write, GP100FaultType type);
+/*
+ * May a message be sent that says only that there are faults in the buffer?  If
+ * not, then the interrupt tree is evaluated again when it may.
+ */
+bool gp100_fault_message_due(GP100State *s);
+void gp100_fault_realize(GP100State *s);
+void gp100_fault_stop(GP100State *s);
+void gp100_fault_finalize(GP100State *s);
+
+/* access.c */
+
+/* The QOM property access. */
+char *gp100_access_get(Object *obj, Error **errp);
+void gp100_access_set(Object *obj, const char *value, Error **errp);
+/* The QOM property lookup. */
+char *gp100_lookup_get(Object *obj, Error **errp);
+void gp100_lookup_set(Object *obj, const char *value, Error **errp);
+/* An invalidation, @val of MMU_INVALIDATE, may replay or cancel faults. */
+void gp100_access_replay(GP100State *s, uint32_t val);
+/* There may be room in the buffer for faults. */
+void gp100_access_report(GP100State *s);
+void gp100_access_reset(GP100State *s);
+void gp100_access_realize(GP100State *s);
+void gp100_access_stop(GP100State *s);
+void gp100_access_finalize(GP100State *s);
+
+/* What a GPC's texture unit is called in faults and when they are cancelled. */
+#define GP100_ACCESS_GPC        0
+#define GP100_ACCESS_CLIENT     1       /* T1_0 */
 
 /* bar.c */
 void gp100_bar_realize(GP100State *s);

@@ -31,6 +31,7 @@
 #define INST_LIMIT_HI       0x20c
 #define INST_SIZE           0x1000
 #define   PDB_TARGET          0x00000003
+#define   PDB_REPLAY          0x00000010  /* faults of the texture unit */
 #define   PDB_VER2            0x00000400
 #define   PDB_ADDR            0xfffffffffffff000ull
 
@@ -77,6 +78,7 @@ bool gp100_space_load(GP100State *s, GP100Space *space, uint64_t inst)
                           "page directory (0x%08" PRIx32 ")", inst, lo);
         return false;
     }
+    space->replay = lo & PDB_REPLAY;
     space->valid = true;
     trace_gp100_space_load(inst, space->pdb, space->limit);
     return true;
@@ -402,6 +404,30 @@ GP100FaultType gp100_semaphore_write(GP100State *s, const GP100Space *space,
     return fault;
 }
 
+GP100FaultType gp100_walk(GP100State *s, const GP100Space *space, uint64_t va,
+                          GP100Xlat *x, uint64_t *page_size)
+{
+    Page page = {};
+    GP100FaultType fault;
+
+    if (!space->valid) {
+        return GP100_FAULT_UNBOUND_INST;
+    }
+    if (va > space->limit) {
+        return GP100_FAULT_VA_LIMIT;
+    }
+    fault = walk(s, space, va, &page);
+    if (fault == GP100_FAULT_NONE) {
+        *page_size = 1ull << page.shift;
+        *x = (GP100Xlat) {
+            .addr = page.addr + (va & (*page_size - 1)),
+            .left = *page_size - (va & (*page_size - 1)),
+            .aper = page.aper, .ro = page.ro,
+        };
+    }
+    return fault;
+}
+
 uint64_t gp100_large_page(GP100State *s, const GP100Space *space,
                           uint64_t index, GP100Pd0Cache *cache)
 {
@@ -458,6 +484,7 @@ static void mmu_invalidate_write(GP100State *s, unsigned i, uint32_t val)
                      : GP100_EVENT_MMU_INVALIDATE_PDB, true);
     tlb_flush(s, pdb, all);
     gp100_bar1_update_windows(s, pdb);
+    gp100_access_replay(s, val);
 }
 
 /* An invalidation has finished before the write to MMU_INVALIDATE returns. */

@@ -52,7 +52,9 @@ void gp100_irq_update(GP100State *s)
         return;
     }
     if (msi_enabled(dev)) {
-        if (level && s->msi_armed) {
+        if (level && s->msi_armed &&
+            ((intr & gp100_reg(s, PMC_INTR_EN)) != PMC_LEAF0_FAULT ||
+             gp100_fault_message_due(s))) {
             s->msi_armed = false;
             s->stats.msi_sent++;
             gp100_did(s, GP100_EVENT_PMC_MSI, true);
@@ -201,7 +203,8 @@ const GP100Unit gp100_pbus = {
  * PTOP_DEVICE_INFO: a list of engines, each a chain of words whose two low
  * bits give the kind: 1 data (PRI base, fault id, instance), 2 enum (engine,
  * runlist, interrupt, reset numbers), 3 type.  Bit 31 continues the chain.
- * One logical copy engine is all this GPU has.
+ * One logical copy engine is all this GPU has, and on request the name of a
+ * graphics engine.
  */
 #define DEVICE_INFO_CHAIN                   (1u << 31)
 #define DEVICE_INFO_TYPE(type)              ((type) << 2 | 3)
@@ -210,17 +213,22 @@ const GP100Unit gp100_pbus = {
 #define DEVICE_INFO_ENUM(engine, runlist, intr, reset)  \
     ((engine) << 26 | (runlist) << 21 | (intr) << 15 | (reset) << 9 | \
      1 << 5 | 1 << 4 | 1 << 3 | 1 << 2 | 2)
+#define DEVICE_TYPE_GRAPHICS                0x00
 #define DEVICE_TYPE_LCE                     0x13
 
 static uint32_t ptop_device_info_read(GP100State *s, unsigned i)
 {
+    /* The second is there only with the property graphics. */
     const uint32_t info[] = {
         DEVICE_INFO_CHAIN | DEVICE_INFO_TYPE(DEVICE_TYPE_LCE),
         DEVICE_INFO_CHAIN | DEVICE_INFO_DATA(0, 0x104000, GP100_UNIT_CE0),
         DEVICE_INFO_ENUM(0, (uint32_t)s->ce_runlist, 5, 6),
+        DEVICE_INFO_CHAIN | DEVICE_INFO_TYPE(DEVICE_TYPE_GRAPHICS),
+        DEVICE_INFO_CHAIN | DEVICE_INFO_DATA(0, 0x400000, GP100_UNIT_GRAPHICS),
+        DEVICE_INFO_ENUM(1, (uint32_t)s->ce_runlist, 12, 12),
     };
 
-    return i < ARRAY_SIZE(info) ? info[i] : 0;
+    return i < (s->graphics ? 6 : 3) ? info[i] : 0;
 }
 
 /*

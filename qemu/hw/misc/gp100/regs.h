@@ -143,6 +143,14 @@
 #define MMU_INVALIDATE_PDB      0x100cb8
 #define MMU_INVALIDATE          0x100cbc
 #define   MMU_INVALIDATE_ALL_PDB  (1u << 1)
+#define   MMU_INVALIDATE_REPLAY(v) extract32(v, 3, 3)
+#define     REPLAY_START            1
+#define     REPLAY_START_ACK_ALL    2
+#define     REPLAY_CANCEL_TARGETED  3
+#define     REPLAY_CANCEL_GLOBAL    4
+#define   MMU_INVALIDATE_CLIENT(v) extract32(v, 9, 6)
+#define   MMU_INVALIDATE_GPC(v)   extract32(v, 15, 5)
+#define   MMU_INVALIDATE_HUB      (1u << 20)
 #define   MMU_INVALIDATE_TRIGGER  (1u << 31)
 #define MMU_INVALIDATE_PDB_HI   0x100cec
 #define STRAP                   0x101000
