@@ -5,14 +5,16 @@ VRAM is a memfd of QEMU (rig/topologies.toml), which is mapped here: what is fou
 the guest says.
 """
 import array
+import contextlib
 import itertools
 import mmap
 import os
 import re
+import struct
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from typing import Iterable, Iterator, Mapping, Optional, Sequence
+from typing import Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from . import pci
 from .dialogue import Dialogue
@@ -25,6 +27,8 @@ PROGRAM = "/opt/hmm-p2p/bin/svm"
 CMDLINE = "nouveau.modeset=2 nouveau.config=MmuDebugBufferSize=4096"
 """What guests with a GPU should have on the kernel's command line: no display, and less to clear while binding."""
 
+_FIRMWARE = "/lib/firmware/nvidia/gp100/gr"
+
 seeds: Iterator[int] = itertools.count(1)
 """Seeds of patterns that nothing else has."""
 
@@ -34,6 +38,11 @@ _MASK = (1 << 64) - 1
 
 def _word(seed: int, index: int) -> int:
     return ((seed << 40) ^ index * 0x9e3779b1) & _MASK
+
+
+def word_of_pattern(seed: int, offset: int) -> int:
+    """The 8 bytes at `offset` of what guest/src/svm.c fills memory with."""
+    return _word(seed, offset // 8)
 
 
 def page_of_pattern(seed: int, number: int) -> bytes:
@@ -145,6 +154,77 @@ def bar1_bytes(guest: Vm) -> int:
     tree = guest.qmp("human-monitor-command", command_line="info mtree")
     windows = set(re.findall(r"([0-9a-f]{16})-([0-9a-f]{16}) .*: alias gp100-bar1-window-", tree))
     return sum(int(end, 16) + 1 - int(start, 16) for start, end in windows)
+
+
+@contextlib.contextmanager
+def graphics(guest: Vm, role: str = "gpu") -> Iterator[None]:
+    """Meanwhile nouveau drives a GPU with a graphics engine, without which it lets no process make a channel.
+
+    The model has no such engine, nor is there firmware for one. But nouveau does not start it before it is used: the engine's
+    name and files of zeroes are enough.
+    """
+    files = {f"{name}_{part}": bytes(256) for name in ("fecs", "gpccs") for part in ("inst", "data", "sig")}
+    # A header and the descriptor of 256 bytes of code, of which only what nouveau looks at is not 0
+    files.update({f"{name}_bl": struct.pack("<12I", 0, 0, 0, 24, 48, 0, 0, 0, 0, 256, 0, 0) + bytes(256)
+                  for name in ("fecs", "gpccs")})
+    files.update({f"sw_{name}": bytes(16) for name in ("ctx", "nonctx", "bundle_init", "method_init")})
+    bind(guest, role)
+    unbind(guest, role)
+    guest.run(f"mkdir -p {_FIRMWARE}")
+    for name, data in files.items():
+        guest.write(f"{_FIRMWARE}/{name}.bin", data)
+    guest.qom_set(role, "graphics", True)
+    try:
+        bind(guest, role)
+        yield
+    finally:
+        if not guest.failure:
+            unbind(guest, role)
+            guest.qom_set(role, "graphics", False)
+            guest.run(f"rm -r {_FIRMWARE}")
+            bind(guest, role)
+
+
+class GpuPage(NamedTuple):
+    """What the GPU's page tables have for an address."""
+    kind: str       # "vram" or "system"
+    address: int    # in VRAM or for DMA, of the byte that was asked for
+    size: int       # of the page
+    writable: bool
+
+
+class Engine:
+    """A channel of a process in whose address space the model's graphics engine reads and writes, as a program of it would.
+
+    An access that faults waits until nouveau has mapped the memory and has had the GPU replay it.
+    """
+
+    def __init__(self, client: Dialogue, role: str = "gpu") -> None:
+        self._guest, self._role = client.guest, role
+        self._channel = client.number("channel")
+
+    def read(self, address: int) -> int:
+        """The 8 bytes at `address`."""
+        return self._access(f"read {self._channel} {address:#x}")
+
+    def write(self, address: int, value: int) -> None:
+        """Write 8 bytes."""
+        self._access(f"write {self._channel} {address:#x} {value:#x}")
+
+    def _access(self, request: str) -> int:
+        self._guest.qom_set(self._role, "access", request)
+        while (answer := self._guest.qom_get(self._role, "access")) == "waiting":
+            self._guest.run("sleep 0.05")
+        word, _, value = answer.partition(" ")
+        if word != "done":
+            raise RigError(f"the GPU's access '{request}' ended by '{answer}'")
+        return int(value, 16)
+
+    def lookup(self, address: int) -> Optional[GpuPage]:
+        """What the page tables have for `address`, without an access; None if nothing."""
+        self._guest.qom_set(self._role, "lookup", f"{self._channel} {address:#x}")
+        words = self._guest.qom_get(self._role, "lookup").split()
+        return GpuPage(words[0], int(words[1], 16), int(words[2]), words[3] == "rw") if len(words) == 4 else None
 
 
 class Counters:

@@ -56,6 +56,17 @@ static inline int nouveau_bind(int gpu, uint64_t address, uint64_t size)
 }
 
 /*
+ * A channel, which is in the same address space. Returns its number, or -1. There are channels only where the driver has found
+ * a graphics engine.
+ */
+static inline int nouveau_channel(int gpu)
+{
+	struct drm_nouveau_channel_alloc channel = { 0 };
+
+	return ioctl(gpu, DRM_IOCTL_NOUVEAU_CHANNEL_ALLOC, &channel) ? -1 : channel.channel;
+}
+
+/*
  * A buffer object of the driver in VRAM, mapped; NULL if that fails. It lives as long as the GPU is open and it is
  * mapped; munmap() alone does not free it. If `dmabuf` is not NULL then it becomes a file descriptor of its dma-buf.
  */

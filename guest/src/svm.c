@@ -7,6 +7,7 @@
  *
  *	open NODE			open a DRM render node
  *	gpu NODE			the same, and make its address space that of the process (SVM_INIT)
+ *	channel				make a channel; "ok N": its number
  *	close				close it
  *	gem SIZE			a buffer object of the driver in VRAM, mapped (GEM_NEW)
  *	map SIZE [OFFSET]		map anonymous memory, OFFSET bytes behind a multiple of 2 MiB, without huge pages
@@ -17,6 +18,7 @@
  *	pageout ADDRESS SIZE		madvise(MADV_PAGEOUT)
  *	fill ADDRESS SIZE SEED		write a pattern that tells seed and offset
  *	check ADDRESS SIZE SEED [SKIP]	"ok N": the first N bytes are that pattern, whose first SKIP bytes are before ADDRESS
+ *	peek ADDRESS			"ok N": the 8 bytes there
  *	touch ADDRESS SIZE		"ok N": reading a byte of each page took N page faults
  *	readable ADDRESS SIZE		"ok N": the kernel can read the first N bytes, rounded to whole pages
  *	zero ADDRESS SIZE		"ok N": the first N bytes are 0
@@ -512,7 +514,7 @@ static uint32_t flags_of(const char *letters)
 static void run(const char *command, const char *word, const uint64_t *n)
 {
 	void *at = (void *)n[0];
-	int prot = PROT_NONE;
+	int prot = PROT_NONE, channel;
 
 	if (!strcmp(command, "open")) {
 		gpu = nouveau_open(word);
@@ -520,6 +522,12 @@ static void run(const char *command, const char *word, const uint64_t *n)
 	} else if (!strcmp(command, "gpu")) {
 		gpu = nouveau_open_svm(word);
 		check_call(command, gpu < 0);
+	} else if (!strcmp(command, "channel")) {
+		channel = nouveau_channel(gpu);
+		if (channel < 0)
+			check_call(command, true);
+		else
+			ok(" %d", channel);
 	} else if (!strcmp(command, "close")) {
 		check_call(command, close(gpu));
 	} else if (!strcmp(command, "map") || !strcmp(command, "map-huge") || !strcmp(command, "gem")) {
@@ -545,6 +553,8 @@ static void run(const char *command, const char *word, const uint64_t *n)
 		ok("%s", "");
 	} else if (!strcmp(command, "check")) {
 		ok(" %zu", matching(at, n[1], n[2], n[3]));
+	} else if (!strcmp(command, "peek")) {
+		ok(" %#" PRIx64, *(volatile uint64_t *)at);
 	} else if (!strcmp(command, "touch")) {
 		ok(" %ld", read_pages(at, n[1]));
 	} else if (!strcmp(command, "readable")) {
