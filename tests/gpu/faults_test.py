@@ -3,9 +3,8 @@
 
 Nothing runs on the model's graphics engine. What a program there would access, a test asks for (gpu.Engine).
 """
-import contextlib
 import functools
-from typing import Callable, Iterator
+from typing import Callable
 
 from rig import gpu
 from rig.dialogue import Dialogue
@@ -15,30 +14,12 @@ from rig.testlib import Test, case
 FAULTS = ("replayable-faults",)
 
 
-@contextlib.contextmanager
-def unproven_locking(t: Test) -> Iterator[None]:
-    """Meanwhile lockdep proves nothing.
-
-    nouveau allocates memory within its mmu notifier, and with locks held that the notifier takes: reclaim could wait for
-    itself. That is so in the base kernel, wherever something is mapped on the GPU.
-    """
-    knob = "/proc/sys/kernel/prove_locking"
-    there = not t.vm.run(["test", "-e", knob], check=False).status
-    if there:
-        t.vm.write(knob, "0")
-    try:
-        yield
-    finally:
-        if there and not t.vm.failure:
-            t.vm.write(knob, "1")
-
-
 def fault_case(**options: object) -> Callable:
     """A case with a process and a channel in its address space. They share the guest of tests/gpu/svm_test.py."""
     def declare(function: Callable[[Test, Dialogue, Engine], None]) -> Callable[[Test], None]:
         @functools.wraps(function)
         def run(t: Test) -> None:
-            with unproven_locking(t), gpu.graphics(t.vm):
+            with gpu.graphics(t.vm):
                 client = gpu.process(t.vm)
                 try:
                     function(t, client, Engine(client))
