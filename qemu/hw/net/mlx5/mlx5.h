@@ -499,6 +499,7 @@ void mlx5_qp_free(gpointer opaque);
 void mlx5_qp_kick(Mlx5Qp *qp);
 /* Stop whatever the requester waits for; the QP may run again. */
 void mlx5_qp_wake(Mlx5Qp *qp);
+/* Who calls it also calls mlx5_run(): the main loop need not be woken up. */
 void mlx5_qp_doorbell(Mlx5State *s, uint32_t uar, uint32_t qpn);
 void mlx5_qp_to_error(Mlx5Qp *qp);
 /* The same for the send queue only; software may move it back to RTS. */

@@ -147,12 +147,17 @@ static void qp_timer(void *opaque)
     mlx5_qp_kick(qp);
 }
 
-void mlx5_qp_kick(Mlx5Qp *qp)
+static void qp_queue(Mlx5Qp *qp)
 {
     if (!qp->queued) {
         qp->queued = true;
         QTAILQ_INSERT_TAIL(&qp->hca->work, qp, work_entry);
     }
+}
+
+void mlx5_qp_kick(Mlx5Qp *qp)
+{
+    qp_queue(qp);
     mlx5_schedule(qp->hca);
 }
 
@@ -424,7 +429,7 @@ void mlx5_qp_doorbell(Mlx5State *s, uint32_t uar, uint32_t qpn)
         return;
     }
     trace_mlx5_qp_doorbell(s->parent_obj.name, qpn);
-    mlx5_qp_kick(qp);
+    qp_queue(qp);
 }
 
 void mlx5_qp_send_cqe(Mlx5Qp *qp, unsigned opcode, uint32_t index,
