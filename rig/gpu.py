@@ -156,6 +156,11 @@ def bar1_bytes(guest: Vm) -> int:
     return sum(int(end, 16) + 1 - int(start, 16) for start, end in windows)
 
 
+def usable(guest: Vm) -> bool:
+    """Whether to clean up in a guest: not if it is gone, nor if something has crashed in it, for which nouveau may wait for ever."""
+    return not guest.failure and not guest.new_splats()
+
+
 @contextlib.contextmanager
 def graphics(guest: Vm, role: str = "gpu") -> Iterator[None]:
     """Meanwhile nouveau drives a GPU with a graphics engine, without which it lets no process make a channel.
@@ -178,7 +183,7 @@ def graphics(guest: Vm, role: str = "gpu") -> Iterator[None]:
         bind(guest, role)
         yield
     finally:
-        if not guest.failure:
+        if usable(guest):
             unbind(guest, role)
             guest.qom_set(role, "graphics", False)
             guest.run(f"rm -r {_FIRMWARE}")
@@ -211,14 +216,32 @@ class Engine:
         """Write 8 bytes."""
         self._access(f"write {self._channel} {address:#x} {value:#x}")
 
-    def _access(self, request: str) -> int:
-        self._guest.qom_set(self._role, "access", request)
+    def read_while(self, address: int, replays: int) -> Optional[int]:
+        """The 8 bytes at `address`; None if the access still faults after having been replayed so often: see finish()."""
+        before = self._guest.qom_get(self._role, "fault-replays")
+        self._guest.qom_set(self._role, "access", f"read {self._channel} {address:#x}")
+        while self._guest.qom_get(self._role, "fault-replays") - before < replays:
+            if self._guest.qom_get(self._role, "access") != "waiting":
+                return self.finish()
+            self._pause()
+        return None
+
+    def finish(self) -> int:
+        """Wait for the end of the access, and return what was there."""
         while (answer := self._guest.qom_get(self._role, "access")) == "waiting":
-            self._guest.run("sleep 0.05")
+            self._pause()
         word, _, value = answer.partition(" ")
         if word != "done":
-            raise RigError(f"the GPU's access '{request}' ended by '{answer}'")
+            raise RigError(f"the GPU's access ended by '{answer}'")
         return int(value, 16)
+
+    def _pause(self) -> None:
+        self._guest.check()  # nobody handles a fault if the handler is dead
+        self._guest.run("sleep 0.05")
+
+    def _access(self, request: str) -> int:
+        self._guest.qom_set(self._role, "access", request)
+        return self.finish()
 
     def lookup(self, address: int) -> Optional[GpuPage]:
         """What the page tables have for `address`, without an access; None if nothing."""
@@ -258,6 +281,14 @@ def _process(guest: Vm, role: str, command: str) -> Dialogue:
     client = Dialogue(guest, [PROGRAM])
     client.ask(command, render_node)
     return client
+
+
+def make_buffers(driver: Dialogue, count: int, size: int = HUGE) -> None:
+    """Have a process make so many buffers that nobody looks at, one right after the other."""
+    for _ in range(count):
+        driver.tell("gem", size)
+    for _ in range(count):
+        driver.answer(120)
 
 
 class Buffer:

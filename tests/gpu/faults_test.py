@@ -25,7 +25,7 @@ def fault_case(**options: object) -> Callable:
                     function(t, client, Engine(client))
                 finally:
                     # Unbinding the driver with a process's channel is an oops of nouveau.
-                    if not t.vm.failure:
+                    if gpu.usable(t.vm):
                         client.close()
         return case(**{"topology": "switch:gpu", "timeout": 240, "cmdline": gpu.CMDLINE,  # type: ignore[arg-type]
                        **options})(run)
@@ -190,4 +190,45 @@ def small_beside_huge(t: Test, client: Dialogue, engine: Engine) -> None:
         check_gone(t, engine, buffer, range(0, size, PAGE), "a small and a huge page")
         for offset in (first, first + PAGE):
             t.equal(engine.read(buffer.address + offset), 0, "what the GPU reads in the end")
+        client.ask("unmap", buffer.address, size)
+
+
+def fill_vram(t: Test, driver: Dialogue) -> None:
+    """Have a process make buffers until no page of VRAM is free.
+
+    What is evicted then is what was made first. That is more than was asked for, as it takes a moment to get free: these are
+    small buffers, and as many are made once more.
+    """
+    copies = Counters(t.vm, "gpu", ("ce-bytes-d2h",))
+    gpu.make_buffers(driver, 2048, PAGE)
+    gpu.make_buffers(driver, ((1 << 30) - (64 << 20)) // HUGE, HUGE)
+    for size, together in ((16 * PAGE, 32), (PAGE, 1)):
+        while not (evicted := copies.moved()["ce-bytes-d2h"]):
+            gpu.make_buffers(driver, together, size)
+    gpu.make_buffers(driver, evicted // PAGE - 1, PAGE)
+    t.equal(copies.moved()["ce-bytes-d2h"], 0, "bytes evicted for buffers that should have fitted")
+
+
+@fault_case()
+def no_room_for_tables(t: Test, client: Dialogue, engine: Engine) -> None:
+    """VRAM is full, so that there are no page tables: the GPU faults until there is room, and finds what is there then."""
+    size = 32 * HUGE
+    for discarded in (False, True):
+        buffer = Buffer(client, size)
+        driver = gpu.plain_process(t.vm)
+        try:
+            fill_vram(t, driver)
+            # Some are in nvkm's caches.
+            for offset in range(0, size, HUGE):
+                value = engine.read_while(buffer.address + offset, 10)
+                if value is None:
+                    break
+                t.equal(value, word(buffer, offset), "what the GPU reads while there are page tables")
+            t.check(value is None, "no access had to wait for page tables")
+            if discarded:
+                client.ask("discard", buffer.address, size)
+        finally:
+            if gpu.usable(t.vm):
+                driver.close()
+        t.equal(engine.finish(), 0 if discarded else word(buffer, offset), "what the GPU reads when there is room again")
         client.ask("unmap", buffer.address, size)

@@ -288,10 +288,10 @@ def with_buffers(t: Test, client: Dialogue) -> None:
     try:
         buffers = [Buffer(driver, HUGE, gem=True) for _ in range(8)]
         # Of 1 GiB and besides the chunk some VRAM is left then. When it is used up, what was made first is evicted first.
-        make_buffers(driver, ((1 << 30) - CHUNK * PAGE) // HUGE - 40)
+        gpu.make_buffers(driver, ((1 << 30) - CHUNK * PAGE) // HUGE - 40)
         copies = Counters(t.vm, "gpu", COPIES)
         client.tell("race", memory.address, memory.size, memory.seed, 20)
-        make_buffers(driver, 100)
+        gpu.make_buffers(driver, 100)
         t.equal(client.answer(120), ["0"], "checks that failed")
         moved = copies.moved()
         t.equal(moved["ce-errors"], 0, "copies that failed")
@@ -300,16 +300,8 @@ def with_buffers(t: Test, client: Dialogue) -> None:
             t.equal(buffer.matching(), buffer.size, "bytes of an evicted buffer that are as they were written")
         check_intact(t, memory)
     finally:
-        if not t.vm.failure:
+        if gpu.usable(t.vm):
             driver.close()
-
-
-def make_buffers(driver: Dialogue, count: int, size: int = HUGE) -> None:
-    """Have a process make so many buffers that nobody looks at, one right after the other."""
-    for _ in range(count):
-        driver.tell("gem", size)
-    for _ in range(count):
-        driver.answer(120)
 
 
 @svm_case()
@@ -319,7 +311,7 @@ def evicts_buffers(t: Test, client: Dialogue) -> None:
     driver = gpu.plain_process(t.vm)
     try:
         buffers = [Buffer(driver, HUGE, gem=True) for _ in range(4)]
-        make_buffers(driver, 31, 32 << 20)
+        gpu.make_buffers(driver, 31, 32 << 20)
         copies = Counters(t.vm, "gpu", COPIES)
         with Vram(t.vm) as vram:
             for memory in both(t, client):
@@ -331,7 +323,7 @@ def evicts_buffers(t: Test, client: Dialogue) -> None:
         for buffer in buffers:
             t.equal(buffer.matching(), buffer.size, "bytes of an evicted buffer that are as they were written")
     finally:
-        if not t.vm.failure:
+        if gpu.usable(t.vm):
             driver.close()
 
 
@@ -501,7 +493,7 @@ def dead_channel_in_sleep(t: Test, client: Dialogue) -> None:
         t.equal(failing.resident(), 0, "pages in VRAM, to which nothing is copied any more")
         check_intact(t, failing)
     finally:
-        if not t.vm.failure:
+        if gpu.usable(t.vm):
             driver.close()
     rebound(t, client)
     migrate(t, failing)
