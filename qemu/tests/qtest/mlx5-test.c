@@ -96,6 +96,8 @@ static void test_cmd_mailbox(void)
     g_assert_cmphex(h->delivery, ==, MLX5_DELIVERY_OK);
     g_assert_cmpuint(fget(cmd_hca_cap, h->out + 16, num_ports), ==, 1);
     g_assert_cmpuint(fget(cmd_hca_cap, h->out + 16, pg), ==, 1);
+    /* There are no multicast groups to attach to. */
+    g_assert_cmpuint(fget(cmd_hca_cap, h->out + 16, log_max_mcg), ==, 0);
     /* Four blocks in: the node description is in the first. */
     fset(access_register_in, in, register_id, MLX5_REG_NODE_DESC);
     memcpy(in + 16, "written by a test", 17);

@@ -73,7 +73,6 @@ static const CapValue general_caps[] = {
     GEN(log_max_pd, 16),
     GEN(log_max_xrcd, 16),
     GEN(log_max_eq, 6),
-    GEN(log_max_mcg, 8),
     GEN(log_max_qp_sz, 15),
     GEN(log_max_cq_sz, 22),
     GEN(log_max_srq_sz, 15),
