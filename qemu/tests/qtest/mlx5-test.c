@@ -753,6 +753,58 @@ static void post_datagram(Rig *r, Qp *qp, uint32_t lkey, uint32_t qkey,
     post_datagram_from(r, qp, lkey, BUF_A, 256, qkey, qpn);
 }
 
+/* The global route is in what is asked of a QP, and before a datagram. */
+static void test_global_route(void)
+{
+    enum { TCLASS = 0xa5, FLOW_LABEL = 0x54321, HOPS = 0x3f, GRH = 40 };
+    Rig *r = rig_start();
+    Queue cq = cq_create(r->h, &r->async), ud_cq = cq_create(r->h, &r->async);
+    Qp rc = qp_create(r->h, MLX5_ST_RC, r->pd, &cq);
+    Qp ud = qp_create(r->h, MLX5_ST_UD, r->pd, &ud_cq);
+    uint8_t in[PAS] = { 0 }, wqe[256] = { 0 }, grh[GRH];
+    uint8_t *path = in + 0x18 + 0x18, *av = wqe + 16;
+    uint8_t cqe[MLX5_CQE_BYTES];
+
+    g_assert_cmphex(qp_command(r->h, &rc, MLX5_OP_RST2INIT_QP, in, 0), ==,
+                    MLX5_STATUS_OK);
+    fset(ads, path, grh, 1);
+    fset(ads, path, hop_limit, HOPS);
+    fset(ads, path, tclass, TCLASS);
+    fset(ads, path, flow_label, FLOW_LABEL);
+    g_assert_cmphex(qp_command(r->h, &rc, MLX5_OP_INIT2RTR_QP, in, 0), ==,
+                    MLX5_STATUS_OK);
+    memset(in, 0, sizeof(in));
+    g_assert_cmphex(qp_command(r->h, &rc, MLX5_OP_RTR2RTS_QP, in, 0), ==,
+                    MLX5_STATUS_OK);
+    fset(obj, in, id, rc.id);
+    g_assert_cmphex(cmd_exec(r->h, in, 16, MLX5_OP_QUERY_QP, PAS), ==,
+                    MLX5_STATUS_OK);
+    path = r->h->out + 0x18 + 0x18;
+    g_assert_cmphex(fget(ads, path, grh), ==, 1);
+    g_assert_cmphex(fget(ads, path, hop_limit), ==, HOPS);
+    g_assert_cmphex(fget(ads, path, tclass), ==, TCLASS);
+    g_assert_cmphex(fget(ads, path, flow_label), ==, FLOW_LABEL);
+
+    qp_connect(r->h, &ud, r->pd, &ud);
+    post_recv(r->h, &ud, r->key, BUF_B, 256 + GRH);
+    fset(wqe_ctrl, wqe, opcode, MLX5_WQE_SEND);
+    fset(wqe_av, av, extended, 1);
+    fset(wqe_av, av, dqpn, ud.id);
+    fset(wqe_av, av, rlid, r->h->lid);
+    fset(wqe_av, av, grh, 1);
+    fset(wqe_av, av, hop_limit, HOPS);
+    fset(wqe_av, av, tclass, TCLASS);
+    fset(wqe_av, av, flow_label, FLOW_LABEL);
+    qp_post(r->h, &ud, wqe, 64 + data_seg(wqe + 64, r->key, BUF_A, 256));
+    cq_wait(r->h, &ud_cq, cqe);
+    cqe_check(cqe, MLX5_CQE_RESP_SEND, &ud, 0);
+    g_assert_cmphex(fget(cqe, cqe, grh), ==, 1);
+    qtest_memread(r->h->qts, BUF_B, grh, sizeof(grh));
+    g_assert_cmphex(ldl_be_p(grh), ==, 6u << 28 | TCLASS << 20 | FLOW_LABEL);
+    g_assert_cmphex(grh[7], ==, HOPS);
+    rig_stop(r);
+}
+
 /* A send error of a datagram stops the send queue only, until it is told. */
 static void test_send_error(void)
 {
@@ -2229,6 +2281,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/rnr", test_rnr);
     qtest_add_func("/mlx5/qp/flush-poll", test_flush_poll);
     qtest_add_func("/mlx5/qp/last-wqe", test_last_wqe);
+    qtest_add_func("/mlx5/qp/global-route", test_global_route);
     qtest_add_func("/mlx5/qp/send-error", test_send_error);
     qtest_add_func("/mlx5/qp/qkey", test_qkey);
     qtest_add_func("/mlx5/qp/to-itself", test_to_itself);

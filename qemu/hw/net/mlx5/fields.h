@@ -229,6 +229,8 @@ typedef struct Mlx5Layout {
     F(ads, src_addr_index,          0x08, 16,  8)   \
     F(ads, stat_rate,               0x08,  8,  4)   \
     F(ads, hop_limit,               0x08,  0,  8)   \
+    F(ads, tclass,                  0x0c, 20,  8)   \
+    F(ads, flow_label,              0x0c,  0, 20)   \
     F(ads, rgid_high,               0x10,  0, 64)   \
     F(ads, rgid_low,                0x18,  0, 64)   \
     F(ads, sl,                      0x24, 24,  4)   \
@@ -440,6 +442,7 @@ typedef struct Mlx5Layout {
     F(wqe_av, sl,                   0x0c, 24,  4)   \
     F(wqe_av, mlid,                 0x0c, 16,  7)   \
     F(wqe_av, rlid,                 0x0c,  0, 16)   \
+    F(wqe_av, tclass,               0x18,  8,  8)   \
     F(wqe_av, hop_limit,            0x18,  0,  8)   \
     F(wqe_av, grh,                  0x1c, 30,  1)   \
     F(wqe_av, flow_label,           0x1c,  0, 20)

@@ -74,6 +74,8 @@ static const QpField init2rtr_fields[] = {
     PATH(src_addr_index, 0),
     PATH(stat_rate, 0),
     PATH(hop_limit, 0),
+    PATH(tclass, 0),
+    PATH(flow_label, 0),
     PATH(rgid_high, 0),
     PATH(rgid_low, 0),
     PATH(sl, 0),

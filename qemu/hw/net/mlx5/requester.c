@@ -819,7 +819,8 @@ static void grh_build(const Mlx5Qp *qp, const uint8_t *av, uint32_t len,
                       uint8_t *grh)
 {
     memset(grh, 0, GRH_BYTES);
-    stl_be_p(grh, 6u << 28 | fget(wqe_av, av, flow_label));
+    stl_be_p(grh, 6u << 28 | fget(wqe_av, av, tclass) << 20 |
+                  fget(wqe_av, av, flow_label));
     stw_be_p(grh + 4, len);
     grh[6] = GRH_NEXT_IBA;
     grh[7] = fget(wqe_av, av, hop_limit);
