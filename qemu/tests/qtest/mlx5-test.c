@@ -327,6 +327,29 @@ static void test_cmd_event(void)
     hca_stop(h);
 }
 
+/* Whoever had the device before may have left without a word. */
+static void test_cmd_owner_gone(void)
+{
+    Hca *h = hca_start("");
+    uint8_t eqe[MLX5_EQE_BYTES];
+    Queue dead, eq;
+
+    hca_init(h);
+    dead = eq_create(h, 1ull << MLX5_EVENT_CMD);
+    cmd_alloc(h, MLX5_OP_ALLOC_PD);
+    ring_wait(h, &dead, eqe, sizeof(eqe));
+    hca_init(h);
+    /* Not where the other one was. */
+    pool_alloc(h, QUEUE * MLX5_EQE_BYTES);
+    eq = eq_create(h, 1ull << MLX5_EVENT_CMD);
+    g_assert_cmphex(eq.addr, !=, dead.addr);
+    cmd_alloc(h, MLX5_OP_ALLOC_PD);
+    ring_wait(h, &eq, eqe, sizeof(eqe));
+    g_assert_cmphex(fget(eqe, eqe, type), ==, MLX5_EVENT_CMD);
+    g_assert_false(ring_poll(h, &dead, eqe, sizeof(eqe)));
+    hca_stop(h);
+}
+
 static void post_send(Hca *h, Qp *qp, uint32_t key, uint64_t addr,
                       uint32_t len)
 {
@@ -2275,6 +2298,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/cmd/doorbell", test_cmd_doorbell);
     qtest_add_func("/mlx5/cmd/numbers", test_cmd_numbers);
     qtest_add_func("/mlx5/cmd/event", test_cmd_event);
+    qtest_add_func("/mlx5/cmd/owner-gone", test_cmd_owner_gone);
     qtest_add_func("/mlx5/qp/send", test_send);
     qtest_add_func("/mlx5/qp/rdma", test_rdma);
     qtest_add_func("/mlx5/qp/errors", test_errors);

@@ -25,6 +25,8 @@ static Mlx5Status cmd_enable_hca(Mlx5State *s, Mlx5Cmd *cmd)
     if (fget(pages, cmd->in, function_id)) {
         return mlx5_cmd_fail(cmd, MLX5_STATUS_BAD_PARAM, SYND_FUNCTION_ID);
     }
+    /* The last owner may be gone without TEARDOWN_HCA: killed, or crashed. */
+    mlx5_hca_teardown(s);
     s->hca_enabled = true;
     return MLX5_STATUS_OK;
 }

@@ -792,7 +792,7 @@ void mlx5_schedule(Mlx5State *s);
 void mlx5_run(Mlx5State *s);
 /* Deliver MSI-X vector @vector when no HCA is at work any more. */
 void mlx5_fire(Mlx5State *s, unsigned vector);
-/* Destroy every object, as after a reset or TEARDOWN_HCA. */
+/* Destroy every object: a reset, TEARDOWN_HCA, or a new owner. */
 void mlx5_hca_teardown(Mlx5State *s);
 
 #endif
