@@ -35,6 +35,39 @@ static void hca_stop(Hca *h)
 }
 
 /* ------------------------------------------------------------------ */
+/* The PCI function */
+
+static void test_properties(void)
+{
+    QTestState *qts = qtest_init("-machine q35 -m 256 -nodefaults "
+        "-device pcie-root-port,id=rp,chassis=1 "
+        "-device mlx5,id=hca0,addr=4.0 -device mlx5,id=hca1,addr=5.0 "
+        "-device mlx5,id=east,addr=6.0,subnet=east "
+        "-device mlx5,id=west,addr=7.0,subnet=west "
+        "-device mlx5,id=own,addr=8.0,guid=0x1122334455667788");
+
+    expect_refusal(qts, "\"vectors\"", "{ 'driver': 'mlx5', 'bus': 'rp', "
+                   "'vectors': 65 }");
+    expect_refusal(qts, "has LID 2", "{ 'driver': 'mlx5', 'bus': 'rp', "
+                   "'lid': 2 }");
+    /* LIDs are those of a subnet, GUIDs are unique. */
+    g_assert_cmpuint(qom_uint(qts, "east", "lid"), ==, 1);
+    g_assert_cmpuint(qom_uint(qts, "west", "lid"), ==, 1);
+    g_assert_cmphex(qom_uint(qts, "hca0", "guid"), ==, 0x5254000005000001);
+    g_assert_cmphex(qom_uint(qts, "hca1", "guid"), ==, 0x5254000005000002);
+    g_assert_cmphex(qom_uint(qts, "east", "guid"), !=,
+                    qom_uint(qts, "hca0", "guid"));
+    g_assert_cmphex(qom_uint(qts, "east", "guid"), !=,
+                    qom_uint(qts, "west", "guid"));
+    expect_refusal(qts, "has GUID 0x1122334455667788", "{ 'driver': 'mlx5', "
+                   "'bus': 'rp', 'guid': 1234605616436508552 }");
+    expect_refusal(qts, "has GUID 0x5254000005000002", "{ 'driver': 'mlx5', "
+                   "'bus': 'rp', 'subnet': 'north', "
+                   "'guid': 5932366609237671938 }");
+    qtest_quit(qts);
+}
+
+/* ------------------------------------------------------------------ */
 /* Commands */
 
 static void test_iseg(void)
@@ -2291,6 +2324,7 @@ static void test_wild_requests(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    qtest_add_func("/mlx5/properties", test_properties);
     qtest_add_func("/mlx5/iseg", test_iseg);
     qtest_add_func("/mlx5/cmd/status", test_cmd_status);
     qtest_add_func("/mlx5/cmd/mailbox", test_cmd_mailbox);

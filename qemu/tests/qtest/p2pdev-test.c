@@ -9,9 +9,7 @@
 #include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "hw/pci/pci_regs.h"
-#include "qapi/error.h"
 #include "qobject/qdict.h"
-#include "qobject/qjson.h"
 #include "libqtest.h"
 #include "pcie-topology.h"
 #include "vtd-tables.h"
@@ -1204,19 +1202,6 @@ static void test_within(const void *opaque)
     qom_set_uint(r->qts, "dev1", "delay-ms", 0);
     run_ok(r, 1, CTRL(LOCAL, LOCAL), 0, 4096, 4096);
     rig_stop(r);
-}
-
-static void expect_refusal(QTestState *qts, const char *text, const char *args)
-{
-    QDict *error = qtest_qmp_assert_failure_ref(
-        qts, "{ 'execute': 'device_add', 'arguments': %p }",
-        qobject_from_json(args, &error_abort));
-
-    if (!strstr(qdict_get_str(error, "desc"), text)) {
-        g_error("'%s' does not mention '%s'", qdict_get_str(error, "desc"),
-                text);
-    }
-    qobject_unref(error);
 }
 
 static void test_properties(void)

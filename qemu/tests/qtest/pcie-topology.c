@@ -6,7 +6,9 @@
 
 #include "qemu/osdep.h"
 #include "hw/pci/pci_regs.h"
+#include "qapi/error.h"
 #include "qobject/qdict.h"
+#include "qobject/qjson.h"
 #include "pcie-topology.h"
 
 #define PCIEXBAR        0x60            /* of the q35 host bridge */
@@ -265,4 +267,17 @@ void qom_set_uint(QTestState *qts, const char *id, const char *property,
     qtest_qmp_assert_success(qts, "{ 'execute': 'qom-set', 'arguments': "
                              "{ 'path': %s, 'property': %s, 'value': %" PRIu64
                              " } }", path, property, value);
+}
+
+void expect_refusal(QTestState *qts, const char *text, const char *args)
+{
+    QDict *error = qtest_qmp_assert_failure_ref(
+        qts, "{ 'execute': 'device_add', 'arguments': %p }",
+        qobject_from_json(args, &error_abort));
+
+    if (!strstr(qdict_get_str(error, "desc"), text)) {
+        g_error("'%s' does not mention '%s'", qdict_get_str(error, "desc"),
+                text);
+    }
+    qobject_unref(error);
 }

@@ -75,4 +75,11 @@ uint64_t qom_uint(QTestState *qts, const char *id, const char *property);
 void qom_set_uint(QTestState *qts, const char *id, const char *property,
                   uint64_t value);
 
+/**
+ * expect_refusal: have a device not be added
+ * @text: what the error mentions
+ * @args: of device_add, as JSON
+ */
+void expect_refusal(QTestState *qts, const char *text, const char *args);
+
 #endif

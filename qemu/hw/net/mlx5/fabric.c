@@ -51,3 +51,15 @@ uint16_t mlx5_fabric_free_lid(const char *subnet)
     }
     return 0;
 }
+
+bool mlx5_fabric_has_guid(uint64_t guid)
+{
+    Mlx5State *s;
+
+    QTAILQ_FOREACH(s, &fabric, fabric_entry) {
+        if (s->guid == guid) {
+            return true;
+        }
+    }
+    return false;
+}

@@ -41,8 +41,12 @@ enum {
     MAX_DELIVERED = 256,        /* MSI-X vectors at a time */
 };
 
-/* An EUI-64 with the OUI that QEMU uses for its MAC addresses. */
-#define GUID_BASE 0x5254000005000000ull
+/*
+ * An EUI-64 with the OUI that QEMU uses for its MAC addresses, of the subnet
+ * and the LID there.
+ */
+#define GUID_OUI 0x525400ull
+#define GUID_UNNAMED_SUBNET 0x000500
 
 /*
  * The HCA that works just now.  HCAs reach into each other's objects, so none
@@ -228,6 +232,13 @@ static void mlx5_config_write(PCIDevice *dev, uint32_t address,
     p2p_dma_config_write(&s->dma, address, len);
 }
 
+static uint64_t mlx5_default_guid(const Mlx5State *s)
+{
+    uint32_t subnet = s->subnet ? g_str_hash(s->subnet) : GUID_UNNAMED_SUBNET;
+
+    return GUID_OUI << 40 | (uint64_t)extract32(subnet, 0, 24) << 16 | s->lid;
+}
+
 static bool mlx5_check_properties(Mlx5State *s, Error **errp)
 {
     if (s->num_vectors < 2 || s->num_vectors > MLX5_MAX_VECTORS) {
@@ -250,7 +261,12 @@ static bool mlx5_check_properties(Mlx5State *s, Error **errp)
         s->lid = mlx5_fabric_free_lid(s->subnet);
     }
     if (!s->guid) {
-        s->guid = GUID_BASE + s->lid;
+        s->guid = mlx5_default_guid(s);
+    }
+    if (mlx5_fabric_has_guid(s->guid)) {
+        error_setg(errp, "another mlx5 device has GUID 0x%016" PRIx64 ": give "
+                   "each its own \"guid\"", s->guid);
+        return false;
     }
     return true;
 }

@@ -683,6 +683,8 @@ void mlx5_fabric_detach(Mlx5State *s);
 Mlx5State *mlx5_fabric_find(Mlx5State *s, uint16_t lid);
 /* A LID that no HCA of the subnet uses; 0 when all are taken. */
 uint16_t mlx5_fabric_free_lid(const char *subnet);
+/* Whether an HCA of any subnet has @guid. */
+bool mlx5_fabric_has_guid(uint64_t guid);
 
 /* ------------------------------------------------------------------ */
 /* hca.c: the PCI function */
