@@ -49,8 +49,15 @@ def rebind(vm: Vm, role: str) -> None:
 
 
 def reset(vm: Vm, role: str) -> None:
-    """Reset the function of an HCA under its driver, which does not expect that: rebind() it, and it works again."""
-    vm.write(f"{DEVICES}/{vm.pci_address(role)}/reset", "1", timeout=300)
+    """Reset the function of an HCA under its driver, which is not told; returns when that has seen it and has begun anew."""
+    address = vm.pci_address(role)
+
+    def recoveries() -> int:
+        return sum(address in line and "health recovery succeeded" in line for line in vm.console.lines)
+
+    before = recoveries()
+    vm.write(f"{DEVICES}/{address}/reset", "1", timeout=300)
+    vm.wait_until(lambda: recoveries() > before, "the driver did not begin anew")
 
 
 def rescan(vm: Vm, role: str) -> None:

@@ -139,11 +139,7 @@ def unbound(t: Test) -> None:
 
 @case(topology=HCA, timeout=900, full=True, fresh=True)
 def reset(t: Test) -> None:
-    """The function is reset under the driver, which does not expect that; bound anew it works again.
-
-    There must be no page fault meanwhile: the driver waits for the completion of its UMR, which is lost, for ever
-    (mlx5r_umr_post_send_wait()), and whatever it does next waits for it. That is so with any memory.
-    """
+    """The function is reset under the driver, which is not told; it begins anew, and bound anew it works, too."""
     with traffic(t, "measure") as one:
         rdma.reset(t.vm, ROLE)
         one.end(signal.SIGKILL, -signal.SIGKILL)

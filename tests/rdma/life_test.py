@@ -96,12 +96,24 @@ def unplugged(t: Test) -> None:
     works(t)
 
 
-@case(topology=TWO, timeout=1800, full=True, fresh=True)
+def driver_commands(t: Test, *names: str) -> dict[str, int]:
+    """How often the HCA's driver has given a command with success, of those that it begins and ends with."""
+    counts = dict(each.split("=") for each in t.vm.qom_get(ROLE, "command-counts").split())
+    return {name: int(counts[name].split("/")[0]) for name in names}
+
+
+@case(topology=TWO, timeout=900, full=True, fresh=True)
 def reset(t: Test) -> None:
-    """The function is reset under the driver, which does not expect that; bound anew it works again."""
+    """The function is reset under traffic and under the driver, which is not told: it sees it, begins anew, and all works again."""
+    names = ("ENABLE_HCA", "INIT_HCA", "TEARDOWN_HCA", "DISABLE_HCA", "DESTROY_QP")
     first, second = rdma.load(t.vm)
     sides = begin_traffic(t, second, first)
+    before = driver_commands(t, *names)
     rdma.reset(t.vm, ROLE)
+    # Whatever the driver had is gone with the reset: it has begun again and has had nothing to end.
+    expected = {**before, "ENABLE_HCA": before["ENABLE_HCA"] + 1, "INIT_HCA": before["INIT_HCA"] + 1}
+    t.equal(driver_commands(t, *names), expected, "the driver's commands")
     end_traffic(t, sides)
+    works(t)
     rdma.rebind(t.vm, ROLE)
     works(t)

@@ -16,6 +16,15 @@
 #define ECAM        0xb0000000ull
 #define SECOND_NS   1000000000ull
 
+enum {
+    /* The lowest bits of the command queue's address, for good ... */
+    LOG_CMDQ_SZ = 5 << 4 | 6,
+    /* ... and after a reset: the interface is disabled. */
+    FRESH_CMDQ_ADDR_L = 1 << 8 | LOG_CMDQ_SZ,
+    PCI_D0 = 0,
+    PCI_D3hot = 3,
+};
+
 static Hca *hca_start(const char *options)
 {
     QTestState *qts = qtest_initf("-machine q35 -m 256 -nodefaults "
@@ -76,13 +85,14 @@ static void test_iseg(void)
     uint32_t count = hca_read(h, ISEG_HEALTH_COUNTER);
 
     g_assert_cmphex(hca_read(h, ISEG_CMDIF_REV) >> 16, ==, 5);
-    g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_L), ==, 5 << 4 | 6);
+    g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_L), ==, FRESH_CMDQ_ADDR_L);
     g_assert_cmphex(hca_read(h, ISEG_INITIALIZING), ==, 0);
     /* One byte, as the driver's health poll reads it. */
     g_assert_cmphex(qtest_readb(h->qts, h->bar + ISEG_CMDIF_REV + 1), ==, 5);
     hca_set_cmdq(h, 0x123456000ull);
     g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_H), ==, 1);
-    g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_L), ==, 0x23456056);
+    g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_L), ==,
+                    0x23456000 | LOG_CMDQ_SZ);
     qtest_clock_step(h->qts, 1000 * 1000 * 1000);
     g_assert_cmpuint(hca_read(h, ISEG_HEALTH_COUNTER), >, count);
     hca_stop(h);
@@ -1926,6 +1936,83 @@ static void test_inject_fault_delay(void)
 }
 
 /* ------------------------------------------------------------------ */
+/* The power state, and resets of the function */
+
+/* What was there before is there after D3hot. */
+static void test_power_state(void)
+{
+    Rig *r = rig_start();
+    PcieFunction *f;
+    unsigned pmcsr;
+    PcieTopology t;
+
+    pcie_topology_init(&t, r->h->qts);
+    f = pcie_find(&t, MLX5_PCI_VENDOR, MLX5_PCI_DEVICE, 0);
+    pmcsr = pcie_cap(&t, f->bdf, PCI_CAP_ID_PM) + PCI_PM_CTRL;
+    g_assert_cmphex(pcie_readw(&t, f->bdf, pmcsr), ==,
+                    PCI_PM_CTRL_NO_SOFT_RESET);
+    pcie_writew(&t, f->bdf, pmcsr, PCI_D3hot);
+    g_assert_cmphex(pcie_readw(&t, f->bdf, pmcsr), ==,
+                    PCI_PM_CTRL_NO_SOFT_RESET | PCI_D3hot);
+    g_assert_cmphex(hca_read(r->h, ISEG_CMDIF_REV), ==, 0);
+    pcie_writew(&t, f->bdf, pmcsr, PCI_D0);
+    g_assert_cmphex(hca_read(r->h, ISEG_CMDIF_REV) >> 16, ==, 5);
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_DESTROY_QP, r->qp[0].id), ==,
+                    MLX5_STATUS_OK);
+    rig_stop(r);
+}
+
+/* Have the function reset itself, and let its driver use it again. */
+static void function_reset(Hca *h)
+{
+    PcieFunction *f;
+    PcieTopology t;
+    unsigned cap;
+
+    pcie_topology_init(&t, h->qts);
+    f = pcie_find(&t, MLX5_PCI_VENDOR, MLX5_PCI_DEVICE, 0);
+    cap = pcie_cap(&t, f->bdf, PCI_CAP_ID_EXP);
+    g_assert_cmphex(pcie_readl(&t, f->bdf, cap + PCI_EXP_DEVCAP) &
+                    PCI_EXP_DEVCAP_FLR, !=, 0);
+    pcie_writew(&t, f->bdf, cap + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR);
+    g_assert_cmphex(pcie_readw(&t, f->bdf, PCI_COMMAND), ==, 0);
+    pcie_topology_init(&t, h->qts);
+}
+
+static void test_function_reset(void)
+{
+    enum { SLOT = 3 };
+    Rig *r = rig_start();
+    uint8_t in[16] = { 0 }, entry[MLX5_CMD_ENTRY_BYTES];
+    Hca *h = r->h;
+
+    /* A message waits for a receive request; one of a driver's is at 0. */
+    post_send(h, &r->qp[0], r->key, BUF_A, 100);
+    fset(cmd, in, opcode, MLX5_OP_ENABLE_HCA);
+    cmd_write(h, SLOT, in, sizeof(in), 16);
+    qtest_memread(h->qts, h->cmdq + SLOT * sizeof(entry), entry,
+                  sizeof(entry));
+    qtest_memwrite(h->qts, SLOT * sizeof(entry), entry, sizeof(entry));
+
+    function_reset(h);
+    g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_L), ==, FRESH_CMDQ_ADDR_L);
+    /* A driver that does not know of it yet gets no answer. */
+    hca_write(h, ISEG_CMD_DBELL, 1 << SLOT);
+    g_assert_cmphex(qtest_readb(h->qts, h->cmdq + SLOT * sizeof(entry) + 0x3f),
+                    ==, 1);
+    /* Nor does anybody who is where the queue is not. */
+    g_assert_cmphex(qtest_readb(h->qts, SLOT * sizeof(entry) + 0x3f), ==, 1);
+    g_assert_cmpuint(hca_counter(h, "guest-errors"), ==, 1);
+
+    hca_init(h);
+    g_assert_cmphex(hca_read(h, ISEG_CMDQ_ADDR_L), ==,
+                    (uint32_t)h->cmdq | LOG_CMDQ_SZ);
+    g_assert_cmphex(cmd_simple(h, MLX5_OP_DESTROY_QP, r->qp[0].id), ==,
+                    MLX5_STATUS_BAD_RES);
+    rig_stop(r);
+}
+
+/* ------------------------------------------------------------------ */
 /* Hostile guests */
 
 /* A request must not configure the device that works on it. */
@@ -2163,7 +2250,7 @@ static void test_within(const void *opaque)
     } else {
         pcie_topology_init(&p->t, p->qts);
         g_assert_cmphex(hca_read(p->h[w->victim], ISEG_CMDQ_ADDR_L), ==,
-                        5 << 4 | 6);
+                        FRESH_CMDQ_ADDR_L);
         hca_init(p->h[w->victim]);
     }
     pair_stop(p);
@@ -2363,6 +2450,8 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/xrc/other-srq", test_xrc_other_srq);
     qtest_add_func("/mlx5/inject/requests", test_inject);
     qtest_add_func("/mlx5/inject/fault-delay", test_inject_fault_delay);
+    qtest_add_func("/mlx5/function/power-state", test_power_state);
+    qtest_add_func("/mlx5/function/reset", test_function_reset);
     qtest_add_func("/mlx5/hostile/config-space", test_config_space);
     qtest_add_func("/mlx5/hostile/config-space-before",
                    test_config_space_before);

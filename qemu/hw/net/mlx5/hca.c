@@ -229,6 +229,7 @@ static void mlx5_config_write(PCIDevice *dev, uint32_t address,
     Mlx5State *s = MLX5(dev);
 
     pci_default_write_config(dev, address, value, len);
+    pcie_cap_flr_write_config(dev, address, value, len);
     p2p_dma_config_write(&s->dma, address, len);
 }
 
@@ -305,10 +306,15 @@ static void mlx5_realize(PCIDevice *dev, Error **errp)
         error_setg_errno(errp, -ret, "cannot add the PCI Express capability");
         return;
     }
+    pcie_cap_flr_init(dev);
     if (pci_pm_init(dev, 0, errp) < 0 ||
         msix_init_exclusive_bar(dev, s->num_vectors, MSIX_BAR, errp) < 0) {
         return;
     }
+    pci_set_word(dev->config + dev->pm_cap + PCI_PM_CTRL,
+                 PCI_PM_CTRL_NO_SOFT_RESET);
+    pci_set_word(dev->wmask + dev->pm_cap + PCI_PM_CTRL,
+                 PCI_PM_CTRL_STATE_MASK);
     for (unsigned i = 0; i < s->num_vectors; i++) {
         msix_vector_use(dev, i);
     }

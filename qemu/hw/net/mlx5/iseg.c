@@ -41,6 +41,12 @@ enum {
     LOG_CMDQ_STRIDE = 6,
 };
 
+/* MLX5_INITIAL_SEG_NIC_INTERFACE_... in Linux include/linux/mlx5/mlx5_ifc.h */
+enum {
+    NIC_INTERFACE_FULL_DRIVER = 0,
+    NIC_INTERFACE_DISABLED = 1,
+};
+
 static uint32_t iseg_register(Mlx5State *s, hwaddr offset)
 {
     switch (offset) {
@@ -104,6 +110,12 @@ void mlx5_iseg_write(Mlx5State *s, hwaddr offset, uint64_t value,
         s->iseg.nic_state = extract32(value, 8, 3);
         break;
     case ISEG_CMD_DBELL:
+        /* There is no command queue: its driver has not seen the reset yet. */
+        if (s->iseg.nic_state != NIC_INTERFACE_FULL_DRIVER) {
+            mlx5_guest_error(s, "command doorbell 0x%08x, interface state %u",
+                             (uint32_t)value, s->iseg.nic_state);
+            break;
+        }
         s->cmd_doorbell |= value;
         mlx5_run(s);
         break;
@@ -118,6 +130,12 @@ void mlx5_iseg_write(Mlx5State *s, hwaddr offset, uint64_t value,
 
 void mlx5_iseg_reset(Mlx5State *s)
 {
-    memset(&s->iseg, 0, sizeof(s->iseg));
+    /*
+     * The driver's health poll takes this state for the end of a reset, and
+     * begins anew; with the command queue's address it writes another one
+     * (Linux core/health.c, mlx5_health_check_fatal_sensors(), and core/cmd.c,
+     * mlx5_cmd_enable()).
+     */
+    s->iseg = (Mlx5Iseg) { .nic_state = NIC_INTERFACE_DISABLED };
     s->cmd_doorbell = 0;
 }
