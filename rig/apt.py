@@ -99,6 +99,7 @@ def debian_mirrors(targets: Iterable[str]) -> dict[str, str]:
     "security"; nothing for a machine that is not configured for Debian.
     """
     found: dict[str, str] = {}
+    archives: dict[str, set[str]] = {}
     for line in targets:
         uri, bar, suite = line.strip().partition("|")
         if not bar:
@@ -108,8 +109,18 @@ def debian_mirrors(targets: Iterable[str]) -> dict[str, str]:
             kind, base = "security", re.split(r"-security|/", suite)[0]
         else:
             kind, base = "archive", suite.split("-")[0]
-        if base in _DEBIAN_SUITES:
+        if base not in _DEBIAN_SUITES:
+            continue
+        if kind == "security":
             found.setdefault(kind, uri)
+        else:
+            archives.setdefault(uri, set()).add(suite)
+
+    def likelihood(uri: str) -> tuple[bool, bool]:
+        # A vendor may call its suite like Debian's, but has no updates of it.
+        return any(f"{suite}-updates" in archives[uri] for suite in archives[uri]), uri.rstrip("/").endswith("/debian")
+    if archives:
+        found["archive"] = max(archives, key=likelihood)    # the first of equals
     return found
 
 
@@ -180,6 +191,11 @@ def find_mirrors() -> dict[str, str]:
     return mirrors
 
 
+def _without_passwords(mirrors: Mapping[str, str]) -> list[str]:
+    """The URIs of `mirrors` to show."""
+    return [re.sub(r"//[^/]*@", "//", uri) for _, uri in sorted(mirrors.items())]
+
+
 def _environment() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
@@ -225,7 +241,8 @@ class Archive:
             except room.Full:
                 raise
             except RigError as err:
-                raise RigError(_why(err), "check the network and the proxy in apt's configuration") from err
+                raise RigError(_why(err), "check the network, the proxy in apt's configuration, and the mirror, which is "
+                               f"{' and '.join(_without_passwords(find_mirrors()))}; RIG_DEBIAN_MIRROR= names another one") from err
         self.updated = True
 
     def versions(self, package: str) -> list[tuple[str, str]]:

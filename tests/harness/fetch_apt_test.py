@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the private apt makes of apt's output, with no apt and no network."""
+import contextlib
+import io
+import tempfile
 import unittest
+from pathlib import Path
 from unittest import mock
 
 from rig import apt
@@ -25,6 +29,23 @@ class Mirrors(unittest.TestCase):
     def test_third_party_beside_debian(self) -> None:
         found = apt.debian_mirrors(["https://x.invalid/sdk/|cloud-sdk", "http://m.invalid/debian|stable", "http://m.invalid/s|stable/updates"])
         self.assertEqual(found, {"archive": "http://m.invalid/debian", "security": "http://m.invalid/s"})
+
+    def test_third_party_with_a_suite_of_debians_name(self) -> None:
+        vendor, flat = "https://x.invalid/repos/azure-cli/|bookworm", "https://y.invalid/|stable"
+        for debian, expected in ((["http://m.invalid/deb/|bookworm", "http://m.invalid/deb/|bookworm-updates"], "http://m.invalid/deb/"),
+                                 (["http://m.invalid/debian/|bookworm"], "http://m.invalid/debian/"),
+                                 (["http://m.invalid/deb/|bookworm"], "https://x.invalid/repos/azure-cli/")):
+            with self.subTest(debian=debian):
+                self.assertEqual(apt.debian_mirrors([vendor, flat, *debian]), {"archive": expected})
+
+    def test_a_failed_update_names_the_mirrors(self) -> None:
+        mirrors = {"archive": "http://me:secret@m.invalid/debian/", "security": "http://s.invalid/"}
+        with tempfile.TemporaryDirectory() as scratch, mock.patch.object(apt, "find_mirrors", return_value=mirrors), \
+             mock.patch.object(apt, "find_keyring", return_value="/k.gpg"), mock.patch.object(apt.room, "need"), \
+             mock.patch.object(apt.proc, "run", side_effect=RigError("E: no Release file")), \
+             contextlib.redirect_stderr(io.StringIO()), self.assertRaises(RigError) as caught:
+            apt.Archive(Path(scratch)).update()
+        self.assertRegex(str(caught.exception), "no Release file\n.*http://m.invalid/debian/ and http://s.invalid/; RIG_DEBIAN_MIRROR= names")
 
     def test_no_debian_mirror_is_an_error_that_says_what_to_set(self) -> None:
         with mock.patch.object(apt, "_query", return_value="http://u.invalid/ubuntu/|noble\n"), \
