@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar
 
-from . import apt, download, room, unpack
+from . import apt, download, git, room, unpack
 from .paths import CACHE, REPO
 from .ui import RigError, say, step
 
@@ -374,19 +374,31 @@ def _discard_stale(dest: Path) -> None:
 
 
 def _copy_tree(project: Project, path: Path, work: Path, label: str) -> None:
-    tag = project.pin["tag"]
-    git = ["git", "-C", os.fspath(path)]
-    if ((path / ".git").exists() or (path / "HEAD").exists()) and _succeeds([*git, "rev-parse", "--git-dir"]):
-        if not _succeeds([*git, "rev-parse", "--verify", "--quiet", f"{tag}^{{commit}}"]):
+    if _is_repository(project, path):
+        tag = project.pin["tag"]
+        if not git.succeeds(path, "rev-parse", "--verify", "--quiet", f"{tag}^{{commit}}"):
             raise RigError(f"the git repository {path} has no tag {tag}",
                            f"fetch it there with 'git fetch --tags', or set {project.variable}_SRC to a tree without .git or to a tarball")
-        unpack.pipe(f"reading {tag} from {path}", [*git, "archive", "--format=tar", tag], ["tar", "-x", "-C", work])
+        unpack.pipe(f"reading {tag} from {path}", ["git", "-C", path, "archive", "--format=tar", tag], ["tar", "-x", "-C", work],
+                    env=git.environment())
         return
     _check_tree(project, path, label)   # what else it may be, it may be large
     for name in project.built:
         if (path / name).exists():
             raise RigError(f"{path} has been built in ({name} exists)", "name a clean source tree ('make mrproper' cleans a kernel's)")
     unpack.pipe(f"copying {path}", ["tar", "-c", "-C", path, "."], ["tar", "-x", "-C", work])
+
+
+def _is_repository(project: Project, path: Path) -> bool:
+    """Whether `path` is a git repository, with a work tree or bare. Raises RigError where it should be and git cannot use it."""
+    has_work_tree = (path / ".git").exists()
+    if not has_work_tree and not (path / "HEAD").exists():
+        return False
+    asked = git.attempt(path, "rev-parse", "--git-dir", env={"GIT_CEILING_DIRECTORIES": os.fspath(path.parent)})
+    if asked.returncode and has_work_tree:
+        raise RigError(f"{path} has a .git, and git cannot use it: {asked.stderr.strip()}",
+                       f"mend it, or set {project.variable}_SRC to a tree without .git or to a tarball")
+    return asked.returncode == 0
 
 
 def _extract(project: Project, path: Path, work: Path) -> None:
@@ -452,7 +464,3 @@ def _pick_python(tree: Path, out: Path) -> None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(digits) for digits in re.findall(r"\d+", version.strip())[:3])
-
-
-def _succeeds(argv: Sequence[str]) -> bool:
-    return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0

@@ -52,7 +52,7 @@ def git(repo: Path, *args: str, env: Optional[Mapping[str, str]] = None, data: O
     if done.returncode and room.says_full(done.stderr):
         raise room.full(repo)
     if done.returncode:
-        raise RigError(f"git {' '.join(args[:3])} failed in {repo}:\n{done.stderr.strip()}")
+        raise RigError(f"git {' '.join(args[:3])} failed in {repo}:\n{done.stderr.strip() or done.stdout.strip()}")
     return done.stdout.rstrip("\n")
 
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Sequence
+from typing import Mapping, Optional, Sequence
 
 from . import proc, room
 from .ui import RigError
@@ -50,8 +50,8 @@ def patch_series(text: str) -> list[str]:
     return [words[0] for words in names if words]
 
 
-def pipe(what: str, *commands: Command) -> None:
-    """Run a pipeline. `what` begins the error when any of it fails."""
+def pipe(what: str, *commands: Command, env: Optional[Mapping[str, str]] = None) -> None:
+    """Run a pipeline, in the environment `env` if it is given. `what` begins the error when any of it fails."""
     children: list[subprocess.Popen] = []
     with contextlib.ExitStack() as stack:
         errors = [stack.enter_context(tempfile.TemporaryFile()) for _ in commands]
@@ -60,7 +60,7 @@ def pipe(what: str, *commands: Command) -> None:
                 before = children[-1].stdout if children else None
                 children.append(proc.spawn(argv, stdin=before or subprocess.DEVNULL, stderr=stderr,
                                            stdout=subprocess.DEVNULL if argv is commands[-1] else subprocess.PIPE,
-                                           env={**os.environ, "LC_ALL": "C"}))
+                                           env={**(os.environ if env is None else env), "LC_ALL": "C"}))
                 if before:
                     before.close()      # the child has it; without this the one before would not get SIGPIPE
             failed = [child.wait() != 0 for child in children]

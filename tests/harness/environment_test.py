@@ -57,6 +57,12 @@ class Git(unittest.TestCase):
             foreign = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
             self.assertEqual(git(Path(scratch), "symbolic-ref", "HEAD", env=foreign), "refs/heads/main")
 
+    def test_what_git_says_on_stdout_alone(self) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            git(Path(scratch), "init", "-q")
+            with self.assertRaisesRegex(RigError, "failed in .*\n(?s:.*)nothing to commit"):
+                git(Path(scratch), "commit", "-m", "empty", env={"GIT_AUTHOR_NAME": "dev", "GIT_AUTHOR_EMAIL": "dev@example.invalid"})
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 from rig import download, fetch, unpack
+from rig import git as git_module
 from rig.ui import RigError
 
 MAKEFILE = "# SPDX\nVERSION = {}\nPATCHLEVEL = {}\nSUBLEVEL = {}\nEXTRAVERSION = {}\nNAME = Test\n"
@@ -172,9 +173,21 @@ class UserSource(unittest.TestCase):
         self.refused(tree, "has no tag v7.3.4")
         git("tag", "v7.3.4")
         (tree / "mm" / "hmm.c").write_text("edited, not committed\n")
-        self.unpack(tree)
+        # As if the files belonged to somebody else, which git accepts because the rig tells it to.
+        with mock.patch.dict(git_module._ISOLATED, {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}):
+            self.unpack(tree)
         self.assertEqual((self.dest / "mm/hmm.c").read_text(), "/* hmm */\n")
         self.assertFalse((self.dest / ".git").exists())
+
+    def test_broken_repository(self) -> None:
+        """One that git cannot use is not taken for a tree, nor for a part of the repository around it."""
+        subprocess.run(["git", "init", "-q", self.top], check=True)
+        tree = make_tree(self.top / "tree")
+        (tree / ".git").write_text("gitdir: /nonexistent/worktrees/tree\n")
+        self.refused(tree, "has a .git(?s:.*)/nonexistent/worktrees/tree(?s:.*)KERNEL_SRC")
+        (tree / ".git").unlink()
+        (tree / ".git").mkdir()
+        self.refused(tree, "has a .git(?s:.*)not a git repository")
 
 
 class Versions(unittest.TestCase):
