@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = verb("run", _run, "run a command in a guest, where /host is this directory; exits with its status")
     _guest_options(sub)
-    sub.add_argument("--timeout", type=float, default=600, help="seconds that the command may take (default 600)")
+    sub.add_argument("--timeout", type=_seconds, default=600, help="seconds that the command may take (default 600; inf: no end)")
     sub.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command and its arguments")
 
     sub = verb("shell", _shell, "an interactive shell in a guest (Ctrl-A x quits)")
@@ -126,6 +126,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not value > 0:   # nor NaN
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
 
 
 def _kernel_option(parser: argparse.ArgumentParser, default: str = "release") -> None:

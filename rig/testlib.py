@@ -18,6 +18,8 @@ from .ui import RigError
 from .vm import Completed, KernelSplat, Vm, timeout_factor
 
 DEFAULT_KERNEL = "debug"
+_LONGEST_POLL = 2e6
+"""Seconds; poll() takes milliseconds, in an int."""
 
 
 class Failed(Exception):
@@ -202,7 +204,7 @@ class Test:
                 raise Failed(f"cannot run '{argv[0]}': {error.strerror}") from error
             self._children.add(child)
         try:
-            out, err = child.communicate(stdin, timeout=max(self.remaining, 1))
+            out, err = child.communicate(stdin, timeout=min(max(self.remaining, 1), _LONGEST_POLL))
         except subprocess.TimeoutExpired:
             proc.reap(child, grace=1)
             out, err = child.communicate()

@@ -532,7 +532,7 @@ class Vm:
     def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait for `condition`, False after `seconds`. Raises as soon as the guest has failed."""
         with self._changed:
-            met = self._changed.wait_for(lambda: self.failure is not None or condition(), max(seconds, 0))
+            met = self._changed.wait_for(lambda: self.failure is not None or condition(), min(max(seconds, 0), threading.TIMEOUT_MAX))
             if condition():
                 return True
             self._check()

@@ -2,6 +2,7 @@
 """What a person types: nothing is taken for something else, and what is wrong is said before anything is built."""
 import contextlib
 import io
+import math
 import os
 import runpy
 import sys
@@ -89,8 +90,15 @@ class Words(unittest.TestCase):
             with self.subTest(line=line):
                 self.refused(line, "argument --jobs: .* is not a number of at least 1")
 
+    def test_seconds(self) -> None:
+        for given in ("nan", "0", "-1", "-inf", "5s"):
+            with self.subTest(given=given):
+                self.refused(f"run --timeout={given} plain -- true", f"argument --timeout: {given} is not a number of seconds above 0")
+        cli.main("run --kernel debug --timeout inf plain -- true".split())
+        self.assertEqual(self.run_command.call_args.kwargs["timeout"], math.inf)
+
     def test_numbers_of_the_environment(self) -> None:
-        for given in ("3x", "nan", "0"):
+        for given in ("3x", "nan", "0", "-1", "inf", "1e400"):
             with self.subTest(given=given), mock.patch.dict(os.environ, {"RIG_TIMEOUT_FACTOR": given}):
                 self.refused("run plain -- true", f"RIG_TIMEOUT_FACTOR={given} is not a number of at least 0.01")
 

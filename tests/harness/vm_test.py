@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import math
 import os
 import subprocess
 import sys
@@ -46,6 +47,12 @@ class Ends(Scratch):
         with self.guest() as guest:
             self.assertEqual(guest.boot().run("echo hello").stdout, "hello\n")
         self.assertIsNone(guest.end())
+
+    def test_timeouts_without_an_end(self) -> None:
+        """They are longer than what Python can wait for."""
+        for timeout, factor in ((math.inf, "1"), (1e10, "1"), (60, "1e8")):
+            with self.subTest(timeout=timeout, factor=factor), mock.patch.dict(os.environ, {"RIG_TIMEOUT_FACTOR": factor}), self.guest() as guest:
+                self.assertEqual(guest.boot().run("echo hello", timeout=timeout).stdout, "hello\n")
 
     def test_qemu_crashes_when_it_is_ended(self) -> None:
         with self.assertRaisesRegex(QemuExit, "killed by signal 6"), self.guest() as guest:
@@ -147,6 +154,13 @@ class Judged(Scratch):
         passed, failed = self.verdicts([first, second])
         self.assertRegex(passed, "^ok 1 first")
         self.assertRegex(failed, "^not ok 2 second # QEMU exit: QEMU was killed by signal 6")
+
+    def test_a_program_of_the_host_that_may_take_for_ever(self) -> None:
+        def says_hello(t: Test) -> None:
+            t.equal(t.host(["echo", "hello"]).stdout, "hello\n", "output")
+
+        with mock.patch.dict(os.environ, {"RIG_TIMEOUT_FACTOR": "1e8"}):
+            self.assertRegex("\n".join(self.verdicts([says_hello], "")), "^ok 1 says_hello")
 
     def test_guests_of_a_cases_own(self) -> None:
         def splat(t: Test) -> None:
