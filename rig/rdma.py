@@ -49,7 +49,10 @@ def rebind(vm: Vm, role: str) -> None:
 
 
 def reset(vm: Vm, role: str) -> None:
-    """Reset the function of an HCA under its driver, which is not told; returns when that has seen it and has begun anew."""
+    """Reset the function of an HCA under its driver, which is not told; returns when that has seen it and has begun anew.
+
+    Not twice within a minute: the driver gives up then (MLX5_FW_REPORTER_PF_GRACEFUL_PERIOD), until it is bound anew.
+    """
     address = vm.pci_address(role)
 
     def recoveries() -> int:

@@ -434,7 +434,6 @@ static const Command commands[] = {
     { MLX5_OP_SET_HCA_CAP, 272, 16, ANY, ANY, 0, { IN(cmd),
                                                    CTX(cmd_hca_cap) } },
     { MLX5_OP_QUERY_ADAPTER, 16, 272 },
-    { MLX5_OP_ENABLE_HCA, 16, 16, ANY, ANY, 0, { IN(pages) } },
     { MLX5_OP_INIT_HCA, 16, 16 },
     { MLX5_OP_QUERY_PAGES, 16, 16, ANY, ANY, 0, { IN(pages) } },
     { MLX5_OP_MANAGE_PAGES, 16, 16, ANY, ANY, 0, { IN(pages) } },
@@ -496,23 +495,26 @@ static const Command commands[] = {
     { MLX5_OP_ALLOC_XRCD, 16, 16, ANY, XRCD },
     { MLX5_OP_DEALLOC_XRCD, 16, 16, XRCD },
     /* Everything is gone then, until the next round. */
+    { MLX5_OP_ENABLE_HCA, 16, 16, ANY, ANY, 0, { IN(pages) } },
     { MLX5_OP_TEARDOWN_HCA, 16, 16 },
     { MLX5_OP_DISABLE_HCA, 16, 16 },
 };
+
+/* The last of them, which end the fun */
+enum { ENDS = 3, OTHERS = ARRAY_SIZE(commands) - ENDS };
 
 static const Command *random_command(Fuzz *f)
 {
     const Command *c = &commands[fuzz_below(f, ARRAY_SIZE(commands))];
 
-    /* The last two end the fun. */
-    if (c >= &commands[ARRAY_SIZE(commands) - 2]) {
+    if (c >= &commands[OTHERS]) {
         if (fuzz_chance(f, 3)) {
             return c;
         }
         c = &commands[0];
     }
     while (fuzz_below(f, 4) >= MAX(c->weight, 1)) {
-        c = &commands[fuzz_below(f, ARRAY_SIZE(commands) - 2)];
+        c = &commands[fuzz_below(f, OTHERS)];
     }
     return c;
 }
