@@ -25,13 +25,15 @@ last run of one."""
 
 
 class Bench:
-    """One run of one benchmark. `kernel` is the variant that its guests boot."""
+    """One run of one benchmark. `kernel` is the variant that its guests boot, from images that are brought up to date with `build`."""
 
-    def __init__(self, name: str, variant: str, directory: Path, stream: Optional[TextIO] = None, title: str = "") -> None:
+    def __init__(self, name: str, variant: str, directory: Path, stream: Optional[TextIO] = None, title: str = "",
+                 build: bool = True) -> None:
         self.name = name
         self.kernel = variant
         self.missed = 0
         self.section = Section(name, title, variant)
+        self._build = build
         self._directory = directory
         self._guests = 0
         self._stream = stream
@@ -41,7 +43,7 @@ class Bench:
         machine.Options."""
         self._guests += 1
         variant = base_of(self.kernel) if base else self.kernel
-        guest = Vm(topology.get(topology_name), images.artefacts(variant), self._directory / f"guest{self._guests}",
+        guest = Vm(topology.get(topology_name), images.artefacts(variant, self._build), self._directory / f"guest{self._guests}",
                    Options(**options))
         try:
             with step(f"boot topology {topology_name}" + (", base kernel" if base else "")):
@@ -109,16 +111,18 @@ def _compares(wanted: str) -> bool:
     return any(getattr(module, "BASE", False) for module in load(wanted).values())
 
 
-def run(wanted: str, variant: str, check: bool = False) -> int:
+def run(wanted: str, variant: str, check: bool = False, build: bool = True) -> int:
     """Run the benchmark `wanted`, or all. Returns the exit status: 1 when one could not be finished, and when `check` is set and a
-    target was missed. The report has whatever was measured."""
+    target was missed. The report has whatever was measured. `build`: bring the guests' images up to date."""
+    if not build:
+        images.check_built(kernels(wanted, variant))
     directory = new_run_directory()
     missed = 0
     given_up = []
     sections: list[Section] = []
     try:
         for name, module in load(wanted).items():
-            bench = Bench(name, variant, directory / name, title=(inspect.getdoc(module) or name).splitlines()[0])
+            bench = Bench(name, variant, directory / name, title=(inspect.getdoc(module) or name).splitlines()[0], build=build)
             sections.append(bench.section)
             print(f"{name}: kernel {variant}", flush=True)
             try:
@@ -131,7 +135,7 @@ def run(wanted: str, variant: str, check: bool = False) -> int:
                 say("rig: " + "\n".join(failure.explain(error)))
             missed += bench.missed
     finally:
-        for path in report(variant, sections, wanted):
+        for path in report(variant, sections, wanted, build):
             print(path, flush=True)
     say(f"  targets missed: {missed}; logs: {directory}")
     if given_up:
@@ -139,9 +143,9 @@ def run(wanted: str, variant: str, check: bool = False) -> int:
     return 1 if given_up or (check and missed) else 0
 
 
-def report(variant: str, sections: Sequence[Section], wanted: str = "") -> list[Path]:
+def report(variant: str, sections: Sequence[Section], wanted: str = "", build: bool = True) -> list[Path]:
     """Write the report of this process's measurements; one of its own if only the benchmark `wanted` was run. Returns its files."""
-    machine = describe_machine(variant)
+    machine = describe_machine(variant, build)
     steps = [(spent.title, spent.seconds) for spent in ui.STEP_SECONDS if spent.seconds >= 1]
     REPORTS.mkdir(parents=True, exist_ok=True)
     stem = f"report-{wanted}" if wanted else "report"
@@ -153,9 +157,9 @@ def report(variant: str, sections: Sequence[Section], wanted: str = "") -> list[
     return written
 
 
-def describe_machine(variant: str) -> dict[str, str]:
+def describe_machine(variant: str, build: bool = True) -> dict[str, str]:
     """What the numbers depend on: processor, memory, accelerator, and what was run."""
-    files = images.artefacts(variant)
+    files = images.artefacts(variant, build)
     processor = _field("/proc/cpuinfo", "model name") or "unknown"
     memory = int((_field("/proc/meminfo", "MemTotal") or "0").split()[0]) >> 10
     changed = " and changes" if git.attempt(paths.REPO, "status", "--porcelain").stdout else ""

@@ -92,19 +92,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--list", action="store_true", help="print the names of the tests and stop")
     sub.add_argument("--jobs", type=_count, default=0, help="guests to run at once (default: one for each core that has 3 GiB of memory)")
     sub.add_argument("--full", action="store_true", help="also the long tests")
-    sub.add_argument("--no-build", action="store_true", help="use what was built before")
+    sub.add_argument("--no-build", action="store_true", help="build and download nothing: use what was built before")
 
     sub = verb("bench", _bench, "measure, and print each value beside its target")
     sub.add_argument("name", nargs="?", default="", metavar="NAME", help="one benchmark of bench/ (default: all)")
     sub.add_argument("--check", action="store_true", help="exit with status 1 when a target is missed")
-    sub.add_argument("--no-build", action="store_true", help="use what was built before")
+    sub.add_argument("--no-build", action="store_true", help="build and download nothing: use what was built before")
     _kernel_option(sub, "release if it needs no compiling or for hmm, else debug")
 
     sub = verb("fuzz", _fuzz, "use the device models at random under AddressSanitizer; exits with 1 when something is found")
     sub.add_argument("--seconds", type=int, default=600, help="time for all machines together (default 600)")
     sub.add_argument("--seed", type=int, default=1, help="of the random numbers (default 1)")
     sub.add_argument("--machine", default="", help="only this machine of qemu/tests/qtest/device-fuzz.c")
-    sub.add_argument("--no-build", action="store_true", help="use what was built before")
+    sub.add_argument("--no-build", action="store_true", help="build and download nothing: use what was built before")
 
     verb("topologies", _topologies, "list the topologies that run and shell know")
     sub = verb("mutations", _mutations, "prove that the tests fail when the series is broken (tests/mutations)")
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="only those with PATTERN in their name or in that of their test")
     sub.add_argument("--list", action="store_true", help="print them and stop")
     sub.add_argument("--jobs", type=_count, default=0, help="guests to run at once (default: as for test)")
-    sub.add_argument("--no-build", action="store_true", help="use what was built before")
+    sub.add_argument("--no-build", action="store_true", help="build and download nothing: use what was built before")
 
     sub = verb("demo", _demo, "RDMA on GPU memory with perftest, peer to peer and not, and what the devices say about it")
     _kernel_option(sub)
@@ -147,7 +147,7 @@ def _kernel_option(parser: argparse.ArgumentParser, default: str = "release") ->
 def _guest_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topology", help="a topology's name (see 'rig/rig topologies')")
     _kernel_option(parser, "release, or debug if only that is built")
-    parser.add_argument("--no-build", action="store_true", help="use what was built before")
+    parser.add_argument("--no-build", action="store_true", help="build and download nothing: use what was built before")
 
 
 def _tools(options: argparse.Namespace) -> None:
@@ -213,17 +213,17 @@ def _run(options: argparse.Namespace) -> int:
     if command == options.command and command[0].startswith("-"):
         raise RigError(f"{command[0]} stands after the topology, where the command begins",
                        "rig/rig run [OPTION...] TOPOLOGY -- COMMAND [ARGUMENT...]")
-    return session.run_command(options.topology, command, kernel=_ready(options), timeout=options.timeout)
+    return session.run_command(options.topology, command, kernel=_ready(options), build=not options.no_build, timeout=options.timeout)
 
 
 def _shell(options: argparse.Namespace) -> int:
     from . import session
-    return session.shell(options.topology, kernel=_ready(options))
+    return session.shell(options.topology, kernel=_ready(options), build=not options.no_build)
 
 
 def _command(options: argparse.Namespace) -> None:
     from . import session
-    session.print_command_line(options.topology, kernel=_ready(options))
+    session.print_command_line(options.topology, kernel=_ready(options), build=not options.no_build)
 
 
 def _ready(options: argparse.Namespace) -> str:
@@ -243,7 +243,7 @@ def _test(options: argparse.Namespace) -> int:
     suite.select(suite.discover(), options.pattern, options.full)  # likewise
     if not options.no_build:
         build(variant="debug", checks=True)
-    return suite.run_tests(options.pattern, jobs=options.jobs, full=options.full)
+    return suite.run_tests(options.pattern, jobs=options.jobs, full=options.full, build=not options.no_build)
 
 
 def _mutations(options: argparse.Namespace) -> int:
@@ -253,7 +253,7 @@ def _mutations(options: argparse.Namespace) -> int:
     mutations.select(options.pattern)   # likewise
     if not options.no_build:
         build(variant=mutations.VARIANT)
-    return mutations.run(options.pattern, jobs=options.jobs)
+    return mutations.run(options.pattern, jobs=options.jobs, build=not options.no_build)
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -264,7 +264,7 @@ def _bench(options: argparse.Namespace) -> int:
     if not options.no_build:
         for each in bench.kernels(options.name, variant):
             build(variant=each)
-    return bench.run(options.name, variant, check=options.check)
+    return bench.run(options.name, variant, check=options.check, build=not options.no_build)
 
 
 def _fuzz(options: argparse.Namespace) -> int:

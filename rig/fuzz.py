@@ -66,7 +66,7 @@ def _run(*arguments: str, seconds: int = 0, seed: int = 1) -> list[str]:
     """The lines that the program writes. Raises RigError when it fails."""
     lines: list[str] = []
     if not _PROGRAM.exists():
-        raise RigError(f"{_PROGRAM} does not exist", "it is built when you leave out --no-build")
+        raise RigError(f"{_PROGRAM} does not exist", "rig/rig fuzz without --no-build builds it")
     proc.run([_PROGRAM, *arguments], log=_LOG, on_line=lines.append,
              env={"QTEST_QEMU_BINARY": str(qemu.ASAN_OBJECTS / "qemu-system-x86_64"), "ASAN_OPTIONS": _ASAN_OPTIONS,
                   "FUZZ_SECONDS": str(seconds), "FUZZ_SEED": str(seed)}, what="fuzzing")

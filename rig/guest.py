@@ -66,6 +66,16 @@ def build(extra_dirs: Optional[Mapping[str, Path]] = None, modules: Optional[Pat
     return Image(_initramfs(source), tuple(layers))
 
 
+def built(release: str = "") -> Image:
+    """Where `build()` has put the image, out of date or not there as it may be; with modules that of the kernel `release`."""
+    modules = (OUT / f"modules-{release}.squashfs",) if release else ()
+    return Image(_initramfs_file(release), (OUT / "packages.squashfs", OUT / "own.squashfs", *modules))
+
+
+def _initramfs_file(release: str) -> Path:
+    return OUT / (f"initramfs-{release}.cpio" if release else "initramfs.cpio")
+
+
 def packages_layer() -> Path:
     """The squashfs image of the distribution's packages."""
     debs = packages.debs("packages")
@@ -332,9 +342,8 @@ def _initramfs(source: Optional[Path]) -> Path:
             entries += [(f"modules/{path.name}", stat.S_IFREG | 0o644, path.read_bytes()) for path in paths]
             entries.append(("modules/order", stat.S_IFREG | 0o644, "".join(f"{path.name}\n" for path in paths).encode()))
         (work / "out").write_bytes(cpio(entries))
-    release = f"-{source.name}" if source and paths else ""
     inputs = [early.read_text(encoding="utf-8"), compiler.identity(), _CFLAGS, (OUT / "sysroot.key").read_text(encoding="ascii"), [[path.name, download.sha256_of(path)] for path in paths]]
-    return _up_to_date(OUT / f"initramfs{release}.cpio", inputs, make)
+    return _up_to_date(_initramfs_file(source.name if source and paths else ""), inputs, make)
 
 
 def _depmod(base: Path, release: str) -> None:

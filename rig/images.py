@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a guest is booted from, gathered from the modules that build it."""
 from functools import cache
+from pathlib import Path
+from typing import Iterable
 
 from . import guest, kernel, qemu, stock
 from .machine import Artefacts
@@ -30,20 +32,50 @@ def build_kernel(variant: str) -> None:
 
 
 @cache
-def artefacts(variant: str) -> Artefacts:
+def artefacts(variant: str, build: bool = True) -> Artefacts:
     """The files for a guest with the kernel `variant`; the disks are the layers of its file system, lowest first.
 
     The guest image, and a distribution's kernel, are brought up to date here; of QEMU and our own kernels, booting says
-    when they are missing.
+    when they are missing. Without `build` all is taken as it is, and RigError says what is missing.
     """
+    _known(variant)
+    if not build:
+        check_built([variant])
+        return _built(variant)
+    if variant in stock.VARIANTS:
+        return _artefacts(variant, stock.image(variant), stock.guest_image(variant))
+    return _artefacts(variant, kernel.image(variant), guest.build())
+
+
+def _known(variant: str) -> None:
     if variant not in KERNELS:
         raise RigError(f"there is no kernel variant '{variant}'", f"the variants are: {', '.join(KERNELS)}")
-    if variant in stock.VARIANTS:
-        image, start = stock.guest_image(variant), stock.image(variant)
-        layers, cmdline = list(image.layers), ""
-    else:
-        image, start = guest.build(), kernel.image(variant)
-        layers, cmdline = [*image.layers, kernel.layer(variant)], kernel.VARIANTS[variant].cmdline
+
+
+def check_built(variants: Iterable[str]) -> None:
+    """Raise RigError, one for all of them, unless everything is there that guests with the kernels `variants` are booted from."""
+    missing: dict[Path, str] = {}
+    for variant in variants:
+        _known(variant)
+        files = _built(variant)
+        for path in (files.qemu, files.kernel, files.initrd, *(path for _, path in files.disks)):
+            if not path.exists():
+                missing.setdefault(path, variant)
+    if missing:
+        raise RigError("with --no-build nothing is built, and these are missing:\n" + "\n".join(f"    {path}" for path in missing),
+                       "build them: " + " && ".join(f"rig/rig build --kernel {variant}" for variant in dict.fromkeys(missing.values())))
+
+
+def _built(variant: str) -> Artefacts:
+    """What there is for a guest with the kernel `variant`, or would be."""
+    start, image = stock.built(variant) if variant in stock.VARIANTS else (kernel.image(variant), guest.built())
+    return _artefacts(variant, start, image)
+
+
+def _artefacts(variant: str, start: Path, image: guest.Image) -> Artefacts:
+    layers, cmdline = list(image.layers), ""
+    if variant not in stock.VARIANTS:
+        layers, cmdline = [*layers, kernel.layer(variant)], kernel.VARIANTS[variant].cmdline
     return Artefacts(qemu=qemu.binary(), kernel=start, initrd=image.initramfs,
                      disks=tuple((_serial(layer.stem), layer) for layer in layers), cmdline=cmdline)
 

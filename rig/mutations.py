@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Optional, Sequence, TextIO
 
@@ -311,8 +312,9 @@ def list_all(pattern: str = "") -> int:
     return 0
 
 
-def run(pattern: str = "", jobs: int = 0) -> int:
-    """`rig mutations`: prove the selected ones. The last line counts; the exit status is 0 when all were caught."""
+def run(pattern: str = "", jobs: int = 0, build: bool = True) -> int:
+    """`rig mutations`: prove the selected ones. The last line counts; the exit status is 0 when all were caught. `build`: as for
+    `rig test`."""
     cases = discover()
     chosen = select(pattern)
     check(chosen, cases)
@@ -321,6 +323,8 @@ def run(pattern: str = "", jobs: int = 0) -> int:
     for mutation in (m for m in chosen if m.test):
         planned += [_case(declared[mutation.test], mutation, with_it) for with_it in (False, True)]
         broken[planned[-1].name] = mutation
+    if not build:
+        images.check_built([VARIANT])
     directory = new_run_directory()
     with open(directory / "results.ktap", "w", encoding="utf-8") as copy:
         stream = Tee(sys.stdout, copy)
@@ -328,7 +332,7 @@ def run(pattern: str = "", jobs: int = 0) -> int:
         for mutation in chosen:
             if mutation.untested:
                 report.diagnostic(f"{mutation.name} is not tested: {mutation.untested}")
-        suite = Suite(planned, directory, images.artefacts, jobs=jobs or guests_at_once(), stream=stream, report=report)
+        suite = Suite(planned, directory, partial(images.artefacts, build=build), jobs=jobs or guests_at_once(), stream=stream, report=report)
         return suite.run()
 
 

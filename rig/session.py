@@ -32,12 +32,13 @@ SHELL = "rig.shell=1"
 _ESCAPE = 0x01  # Ctrl-A, as in QEMU's own terminal
 
 
-def run_command(name: str, command: Sequence[str], *, kernel: str = "release", timeout: float = 600, **options: Any) -> int:
+def run_command(name: str, command: Sequence[str], *, kernel: str = "release", build: bool = True, timeout: float = 600,
+                **options: Any) -> int:
     """Boot topology `name`, run `command` in it, and return its exit status (128 plus the signal that killed it).
 
     One argument is a shell command line, several are a program and its arguments. The command's output is ours, and the
     directory that the rig was started in is /host there, read-only. A guest that failed gives a status of EXIT_STATUS, and
-    says on stderr what happened. `options` are those of machine.Options.
+    says on stderr what happened. `build`: bring the guest's image up to date. `options` are those of machine.Options.
     """
     def on_output(data: bytes, is_stderr: bool) -> None:
         stream = sys.stderr.buffer if is_stderr else sys.stdout.buffer
@@ -46,7 +47,7 @@ def run_command(name: str, command: Sequence[str], *, kernel: str = "release", t
 
     options.setdefault("share", Path.cwd())
     try:
-        with _guest(name, kernel, options) as guest:
+        with _guest(name, kernel, build, options) as guest:
             guest.boot()
             try:
                 status = guest.run(command[0] if len(command) == 1 else list(command), timeout=timeout, check=False,
@@ -61,7 +62,7 @@ def run_command(name: str, command: Sequence[str], *, kernel: str = "release", t
     return status if status >= 0 else 128 - status
 
 
-def shell(name: str, *, kernel: str = "release", **options: Any) -> int:
+def shell(name: str, *, kernel: str = "release", build: bool = True, **options: Any) -> int:
     """Boot topology `name` with a shell on the terminal; the directory that the rig was started in is /host there.
 
     Ctrl-A x ends the guest, as does the end of the shell. Ctrl-A Ctrl-A is a Ctrl-A for the guest.
@@ -69,7 +70,7 @@ def shell(name: str, *, kernel: str = "release", **options: Any) -> int:
     options.setdefault("share", Path.cwd())
     options["cmdline"] = f"{options.get('cmdline', '')} {SHELL}".strip()
     try:
-        with _guest(name, kernel, options) as guest:
+        with _guest(name, kernel, build, options) as guest:
             say(f"  topology {name}, kernel {kernel}, {options['share']} is /host; Ctrl-A x quits")
             guest.attach_console(_to_terminal)
             with _raw_terminal():
@@ -92,15 +93,15 @@ def shell(name: str, *, kernel: str = "release", **options: Any) -> int:
     return 0
 
 
-def print_command_line(name: str, *, kernel: str = "release") -> None:
+def print_command_line(name: str, *, kernel: str = "release", build: bool = True) -> None:
     """Print the shell command that boots the guest of `shell()` without the rig."""
-    print(machine.by_hand(topology.get(name), images.artefacts(kernel), Options(cmdline=SHELL, share=Path.cwd())))
+    print(machine.by_hand(topology.get(name), images.artefacts(kernel, build), Options(cmdline=SHELL, share=Path.cwd())))
 
 
 @contextmanager
-def _guest(name: str, kernel: str, options: dict[str, Any]) -> Iterator[Vm]:
+def _guest(name: str, kernel: str, build: bool, options: dict[str, Any]) -> Iterator[Vm]:
     chosen = topology.get(name)
-    with Vm(chosen, images.artefacts(kernel), new_run_directory() / "guest", replace(Options(), **options)) as guest:
+    with Vm(chosen, images.artefacts(kernel, build), new_run_directory() / "guest", replace(Options(), **options)) as guest:
         yield guest
 
 

@@ -29,10 +29,16 @@ VARIANTS = {
 
 def image(variant: str) -> Path:
     """The kernel image of `variant`; downloads and unpacks it where it is not there yet."""
-    found = sorted((_root(variant) / "usr" / "lib" / "modules").glob("*/vmlinuz"))
+    found = _images(_root(variant))
     if len(found) != 1:
         raise RigError(f"the packages of kernel {variant} have {len(found)} kernel images", "see its line in linux/BASE")
     return found[0]
+
+
+def built(variant: str) -> tuple[Path, guest.Image]:
+    """Where the kernel image and the guest's image of `variant` are, out of date or not there as they may be."""
+    found = _images(_place(variant))
+    return (found[0], guest.built(found[0].parent.name)) if found else (_place(variant) / "vmlinuz", guest.built())
 
 
 def guest_image(variant: str) -> guest.Image:
@@ -40,10 +46,18 @@ def guest_image(variant: str) -> guest.Image:
     return guest.build(modules=_root(variant), only=VARIANTS[variant].modules)
 
 
+def _place(variant: str) -> Path:
+    return paths.BUILD / "stock" / variant
+
+
+def _images(root: Path) -> list[Path]:
+    return sorted((root / "usr" / "lib" / "modules").glob("*/vmlinuz"))
+
+
 def _root(variant: str) -> Path:
     """The directory with the content of the packages of `variant`."""
     pins = fetch.KERNEL.pin[VARIANTS[variant].pin]
-    root = paths.BUILD / "stock" / variant
+    root = _place(variant)
     stamp = root.with_name(f"{variant}.key")
     key = products.digest(*(pin["sha256"] for pin in pins))
     if root.is_dir() and products.stamp_matches(stamp, key):

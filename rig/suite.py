@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Callable, Optional, Sequence, TextIO
 
@@ -91,16 +92,21 @@ def list_tests(pattern: str = "", full: bool = False) -> int:
     return 0
 
 
-def run_tests(pattern: str = "", jobs: int = 0, full: bool = False) -> int:
-    """`rig test`: run the selected tests. Returns the exit status: 0 only when something passed and nothing failed."""
+def run_tests(pattern: str = "", jobs: int = 0, full: bool = False, build: bool = True) -> int:
+    """`rig test`: run the selected tests. Returns the exit status: 0 only when something passed and nothing failed.
+
+    `build`: bring the guests' images up to date.
+    """
     cases = discover()
     chosen = select(cases, pattern, full)
+    if not build:
+        images.check_built(dict.fromkeys(one.kernel for one in chosen if one.topology))
     directory = new_run_directory()
     jobs = jobs or guests_at_once()
     # A timeout is for what hangs, not for a guest that gets half of a core; rigs that tests start inherit this.
     os.environ["RIG_TIMEOUT_FACTOR"] = str(timeout_factor() * max(1.0, jobs * Options.smp / _cores()))
     with open(directory / "results.ktap", "w", encoding="utf-8") as copy:
-        suite = Suite(chosen, directory, images.artefacts, jobs=jobs, stream=Tee(sys.stdout, copy),
+        suite = Suite(chosen, directory, partial(images.artefacts, build=build), jobs=jobs, stream=Tee(sys.stdout, copy),
                       skips=SkipList.load(TESTS / "skips.toml"), complete=len(chosen) == len(cases))
         return suite.run()
 

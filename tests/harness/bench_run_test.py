@@ -26,7 +26,7 @@ class Run(unittest.TestCase):
         self.addCleanup(scratch.cleanup)
         self.top = Path(scratch.name)
         for name, value in (("REPORTS", self.top / "bench"), ("new_run_directory", lambda: self.top),
-                            ("describe_machine", lambda variant: {})):
+                            ("describe_machine", lambda variant, build: {})):
             patcher = mock.patch.object(bench, name, value)
             patcher.start()
             self.addCleanup(patcher.stop)

@@ -6,11 +6,13 @@ import math
 import os
 import runpy
 import sys
+import tempfile
 import unittest
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from rig import bench, cli, compiler, fuzz, images, kernel, lock, mutations, paths, proc, qemu, session, suite, tools
+from rig import bench, cli, compiler, fuzz, guest, images, kernel, lock, mutations, paths, proc, qemu, session, stock, suite, tools
 from rig.ui import RigError
 
 
@@ -39,7 +41,7 @@ class Words(unittest.TestCase):
 
     def test_options_come_before_the_topology(self) -> None:
         self.assertEqual(cli.main("run --kernel debug --timeout 5 plain -- ls -l --kernel x".split()), 7)
-        self.run_command.assert_called_once_with("plain", ["ls", "-l", "--kernel", "x"], kernel="debug", timeout=5)
+        self.run_command.assert_called_once_with("plain", ["ls", "-l", "--kernel", "x"], kernel="debug", build=True, timeout=5)
 
     def test_the_kernel_that_is_at_hand(self) -> None:
         self.patch(tools, "ensure")
@@ -104,7 +106,26 @@ class Words(unittest.TestCase):
 
     def test_no_build_is_not_to_blame_on_tools(self) -> None:
         self.patch(fuzz, "_PROGRAM", new=paths.REPO / "nowhere")
-        self.refused("fuzz --no-build", "does not exist\n.*you leave out --no-build")
+        self.refused("fuzz --no-build", "does not exist\n.*rig/rig fuzz without --no-build")
+
+    def test_no_build_builds_nothing(self) -> None:
+        """Nor does it download: what is missing is said, once, before a guest is started."""
+        for each in (guest, stock, kernel, qemu):
+            for name in ("build", "guest_image", "_root"):
+                if hasattr(each, name):
+                    self.patch(each, name, side_effect=AssertionError("built"))
+        self.patch(tools, "ensure", side_effect=AssertionError("installed"))
+        self.patch(session, "Vm", side_effect=AssertionError("booted"))
+        with tempfile.TemporaryDirectory() as scratch, mock.patch.object(paths, "BUILD", Path(scratch)), \
+             mock.patch.object(guest, "OUT", Path(scratch) / "guest"), mock.patch.object(qemu, "OBJECTS", Path(scratch) / "qemu"):
+            for line, variants in (("shell --no-build --kernel debug plain", ["debug"]), ("command --no-build --kernel stock plain", ["stock"]),
+                                   ("shell --no-build plain", ["release"]), ("mutations --no-build", ["mutants"]),
+                                   ("bench --no-build --kernel debug hmm", ["debug", "base-debug"])):
+                with self.subTest(line=line):
+                    images.artefacts.cache_clear()
+                    commands = " && ".join(f"rig/rig build --kernel {variant}" for variant in variants)
+                    self.refused(line, f"with --no-build nothing is built(?s:.*)qemu-system-x86_64\n(?s:.*)\n  build them: {commands}\n$")
+        images.artefacts.cache_clear()
 
     def test_hints_are_commands(self) -> None:
         self.refused("run plain", "\n  rig/rig run TOPOLOGY")

@@ -25,7 +25,7 @@ from rig.vm import CommandFailed, Completed, QemuExit, Vm, VmFailure
 FAKE = Path(__file__).parent / "samples" / "fake_qemu.py"
 
 
-def artefacts(kernel: str = "") -> Artefacts:
+def artefacts(kernel: str = "", build: bool = True) -> Artefacts:
     return Artefacts(qemu=FAKE, kernel=FAKE, initrd=FAKE)
 
 
@@ -122,7 +122,7 @@ class Sessions(Scratch):
 
     def test_a_reader_that_has_seen_enough(self) -> None:
         program = ("import sys; from pathlib import Path; from rig import cli, images, session; from rig.machine import Artefacts; "
-                   f"fake = Path({str(FAKE)!r}); images.artefacts = lambda kernel: Artefacts(qemu=fake, kernel=fake, initrd=fake); "
+                   f"fake = Path({str(FAKE)!r}); images.artefacts = lambda *given: Artefacts(qemu=fake, kernel=fake, initrd=fake); "
                    f"session.new_run_directory = lambda: Path({str(self.top)!r}); "
                    "sys.exit(cli.main(['run', '--no-build', '--kernel', 'debug', 'plain', '--', 'echo hello']))")
         reader, writer = os.pipe()
