@@ -178,14 +178,16 @@ def _patches(options: argparse.Namespace) -> None:
 
 
 def build(what: Sequence[str] = (), variant: str = "release", checks: bool = False) -> None:
-    """Bring kernel, QEMU and guest image up to date, or those of them that `what` names. `checks`: the tools that only
-    checks need, too."""
-    from . import guest, images, lock, qemu, tools, tree
+    """Bring kernel, QEMU and guest image up to date, or those of them that `what` names. `checks`: all that `make test` needs
+    beside them, too: tools, and the kernels of distributions."""
+    from . import guest, images, lock, qemu, stock, tools, tree
     tools.ensure(checks)
     wanted = what or ("qemu", "kernel", "guest")
     with lock.build_directory():
         if checks:
             tree.make_base()
+            for name in stock.VARIANTS:     # first: a network that is missing is better known before all else is compiled
+                images.build_kernel(name)
         if "qemu" in wanted:
             qemu.build()
         if "kernel" in wanted:

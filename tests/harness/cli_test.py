@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from rig import bench, cli, compiler, fuzz, guest, images, kernel, lock, mutations, paths, proc, qemu, session, stock, suite, tools
+from rig import bench, cli, compiler, fuzz, guest, images, kernel, lock, mutations, paths, proc, qemu, session, stock, suite, tools, tree
 from rig.ui import RigError
 
 
@@ -142,6 +142,14 @@ class Tools(unittest.TestCase):
             cli.main(["bench"])
             cli.main(["bench", "--no-build"])
         self.assertEqual(asked.mock_calls, [mock.call.ensure(), mock.call.choose(""), mock.call.choose("")])
+
+    def test_what_tests_need_of_the_network_comes_before_compiling(self) -> None:
+        done = mock.Mock()
+        with mock.patch.object(tools, "ensure"), mock.patch.object(lock, "build_directory"), mock.patch.object(tree, "make_base", done.base), \
+             mock.patch.object(images, "build_kernel", done.kernel), mock.patch.object(qemu, "build", done.qemu), \
+             mock.patch.object(guest, "build", done.guest):
+            cli.build(variant="debug", checks=True)
+        self.assertEqual(done.mock_calls, [mock.call.base(), mock.call.kernel("stock"), mock.call.qemu(), mock.call.kernel("debug"), mock.call.guest()])
 
     def test_a_compiler_that_there_is_not(self) -> None:
         for given, path, words in (("", "/nonexistent", "run: gcc: No such file.*\n.*'rig/rig tools' installs"),
