@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable, Optional, Sequence
 from unittest import mock
 
-from rig import images, suite
+from rig import paths, suite
 from rig.machine import Artefacts, Options
 from rig.report import SkipList
 from rig.testlib import Case, Test, case
@@ -83,7 +83,7 @@ class NoBuild(unittest.TestCase):
     def test_what_is_missing_is_said_once(self) -> None:
         """For the guests of all cases, in which none is started."""
         cases = [replace(a_case(f"t{n}", 1, lambda t: None), topology="plain", kernel=kernel) for n, kernel in enumerate(("debug", "stock", "debug"))]
-        with tempfile.TemporaryDirectory() as scratch, mock.patch.object(images.paths, "BUILD", Path(scratch)), \
+        with tempfile.TemporaryDirectory() as scratch, mock.patch.object(paths, "BUILD", Path(scratch)), \
                 mock.patch.object(suite, "discover", return_value=cases), mock.patch.object(suite, "Suite", side_effect=AssertionError("run")), \
                 self.assertRaisesRegex(RigError, "build them: rig/rig build --kernel debug && rig/rig build --kernel stock$"):
             suite.run_tests(build=False)
