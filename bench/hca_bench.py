@@ -13,6 +13,7 @@ from rig.ui import RigError, step
 from rig.vm import Vm
 
 MESSAGE = 1 << 20
+MESSAGES = 30000
 ROUNDS = 3
 COPY_SECONDS = 1
 IDLE_SECONDS = 10
@@ -31,9 +32,9 @@ def run(bench: Bench) -> None:
         rxe = rdma.make_rxe(vm)
         ways: dict[str, Callable[[], float]] = {
             "memcpy": memcpy_gigabytes,
-            "pinned": lambda: bandwidth(vm, 3000, second, first),
-            "paged": lambda: bandwidth(vm, 3000, second, first, "--odp"),
-            "loopback": lambda: bandwidth(vm, 3000, first, first),
+            "pinned": lambda: bandwidth(vm, MESSAGES, second, first),
+            "paged": lambda: bandwidth(vm, MESSAGES, second, first, "--odp"),
+            "loopback": lambda: bandwidth(vm, MESSAGES, first, first),
             "rxe": lambda: bandwidth(vm, 30, rxe, rxe),
             "latency": lambda: median_latency(vm, 2000, second, first),
             "rxe latency": lambda: median_latency(vm, 500, rxe, rxe)}
