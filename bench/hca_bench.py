@@ -13,7 +13,7 @@ from rig.ui import RigError, step
 from rig.vm import Vm
 
 MESSAGE = 1 << 20
-MESSAGES = 30000
+MESSAGES = 30000    # a second or more: of less, much is how it begins
 ROUNDS = 3
 COPY_SECONDS = 1
 IDLE_SECONDS = 10
