@@ -976,11 +976,43 @@ static void host_wrote(const Run *run, uint64_t len)
                                    run->addr - run->piece->start, len);
 }
 
+/*
+ * memmove(), which stores in any order, but for the last bytes: who polls them
+ * on another CPU and sees them change finds all the others there.  As many as
+ * one store can have at that address, so that their last is not seen first.
+ */
+static void move_last_last(uint8_t *dst, const uint8_t *src, uint64_t len)
+{
+    const uintptr_t end = (uintptr_t)dst + len;
+    const uint64_t last = MIN(pow2floor(MIN(len, 8)), end & -end);
+    uint64_t value = 0;
+
+    /* What is moved before may overlap it. */
+    memcpy(&value, src + len - last, last);
+    memmove(dst, src, len - last);
+    smp_wmb(); /* against the reader that saw the last bytes */
+    dst += len - last;
+    switch (last) {
+    case 8:
+        qatomic_set((uint64_t *)dst, value);
+        break;
+    case 4:
+        qatomic_set((uint32_t *)dst, ldl_he_p(&value));
+        break;
+    case 2:
+        qatomic_set((uint16_t *)dst, lduw_he_p(&value));
+        break;
+    default:
+        qatomic_set(dst, ldub_p(&value));
+        break;
+    }
+}
+
 /* @buf may be the very memory, of a device that reaches its own by the bus */
 static void host_rw(const Run *run, uint8_t *buf, bool is_write)
 {
     if (is_write) {
-        memmove(run->host, buf, run->len);
+        move_last_last(run->host, buf, run->len);
         host_wrote(run, run->len);
     } else {
         memmove(buf, run->host, run->len);
@@ -1067,7 +1099,7 @@ P2PDmaResult p2p_dma_write(P2PDma *dma, uint64_t addr, const void *buf,
 
 /*
  * Move the run that both ends have in common, *@len bytes, or what mmio_rw()
- * does of it.  RAM to RAM is a single memmove.  Otherwise one end is MMIO,
+ * does of it.  RAM to RAM is a single move.  Otherwise one end is MMIO,
  * whose handler may change the memory map: a direct other end is mapped, which
  * holds it, and serves as the buffer of the access.  On failure *@is_write
  * tells which end failed.
@@ -1083,7 +1115,7 @@ static P2PDmaResult copy_run(const P2PDma *dst_dma, const Run *dst,
     void *p;
 
     if (src->host && dst->host) {
-        memmove(dst->host, src->host, *len);
+        move_last_last(dst->host, src->host, *len);
         host_wrote(dst, *len);
         return P2P_DMA_OK;
     }

@@ -641,6 +641,31 @@ static void test_rdma(void)
     rig_stop(r);
 }
 
+/* Source and destination of a request that overlap, at any alignment. */
+static void test_overlap(void)
+{
+    enum { MAX_LEN = 40, SHIFT = 9, AREA = 128 };
+    Rig *r = rig_start();
+    QTestState *qts = r->h->qts;
+
+    for (int shift = -SHIFT; shift <= SHIFT; shift++) {
+        for (uint32_t len = 1; len <= MAX_LEN; len++) {
+            const uint32_t from = 32 + len % 8, to = from + shift;
+            uint8_t want[AREA], have[AREA];
+
+            fill(r, BUF_A, AREA, len);
+            qtest_memread(qts, BUF_A, want, AREA);
+            memmove(want + to, want + from, len);
+            post_rdma(r->h, &r->qp[0], MLX5_WQE_WRITE, r->key, BUF_A + from,
+                      len, r->key, BUF_A + to);
+            expect_send(r, 0);
+            qtest_memread(qts, BUF_A, have, AREA);
+            g_assert_cmpmem(have, AREA, want, AREA);
+        }
+    }
+    rig_stop(r);
+}
+
 /* Both QPs of a connection that a request broke are in the error state. */
 static void test_errors(void)
 {
@@ -2422,6 +2447,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/cmd/owner-gone", test_cmd_owner_gone);
     qtest_add_func("/mlx5/qp/send", test_send);
     qtest_add_func("/mlx5/qp/rdma", test_rdma);
+    qtest_add_func("/mlx5/qp/overlap", test_overlap);
     qtest_add_func("/mlx5/qp/errors", test_errors);
     qtest_add_func("/mlx5/qp/rnr", test_rnr);
     qtest_add_func("/mlx5/qp/flush-poll", test_flush_poll);

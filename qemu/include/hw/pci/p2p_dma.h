@@ -349,6 +349,10 @@ bool p2p_dma_ats_enabled(const P2PDma *dma);
  * @fault: written on failure only; may be NULL
  *
  * Like dma_memory_rw(), each data function begins with a full memory barrier.
+ * Data functions move contiguous runs of RAM in ascending address order, but
+ * the bytes within one in any order, except that the last byte is stored last,
+ * in one store with up to seven before it: a CPU that sees it change sees all
+ * that precedes it.
  *
  * Returns: P2P_DMA_OK or why the transfer stopped
  */
@@ -376,10 +380,10 @@ P2PDmaResult p2p_dma_write(P2PDma *dma, uint64_t addr, const void *buf,
  * @len: bytes, 0 is allowed
  * @fault: written on failure only; may be NULL
  *
- * Data go in ascending address order.  Where both ends are RAM (of the machine
- * or of a BAR) each contiguous run is one memmove without a bounce buffer; a
- * source that overlaps a destination at a higher address is copied correctly
- * only within such a run.
+ * Runs that are contiguous at both ends go in ascending address order.  Where
+ * both are RAM (of the machine or of a BAR) each is moved without a bounce
+ * buffer; a source that overlaps a destination at a higher address is copied
+ * correctly only within such a run.
  *
  * Returns: P2P_DMA_OK or why the transfer stopped
  */
