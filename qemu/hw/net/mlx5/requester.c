@@ -86,10 +86,18 @@ static bool service_reliable(const Mlx5Qp *qp)
 /* ------------------------------------------------------------------ */
 /* Waiting */
 
+/* Deleting a timer that is not armed walks the list of all that are. */
+static void timer_stop(QEMUTimer *timer)
+{
+    if (timer_pending(timer)) {
+        timer_del(timer);
+    }
+}
+
 static void wait_end(Mlx5Qp *qp)
 {
     qp->wait = MLX5_WAIT_NONE;
-    timer_del(qp->timer);
+    timer_stop(qp->timer);
     if (qp->fault) {
         mlx5_odp_cancel(qp->fault);
         qp->fault = NULL;
@@ -209,7 +217,7 @@ static Step wait_fault(Mlx5Qp *qp, Mlx5State *hca, const Mlx5Fault *fault,
     }
     switch (mlx5_odp_raise(qp, hca, fault, remote)) {
     case MLX5_RAISE_OK:
-        timer_del(qp->timer);
+        timer_stop(qp->timer);
         qp->wait = MLX5_WAIT_FAULT;
         return STEP_WAIT;
     case MLX5_RAISE_BUSY:
