@@ -844,6 +844,15 @@ static void post_datagram(Rig *r, Qp *qp, uint32_t lkey, uint32_t qkey,
     post_datagram_from(r, qp, lkey, BUF_A, 256, qkey, qpn);
 }
 
+static void datagram_qps(Rig *r, Queue *cq, Qp *ud)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        cq[i] = cq_create(r->h, &r->async);
+        ud[i] = qp_create(r->h, MLX5_ST_UD, r->pd, &cq[i]);
+        qp_connect(r->h, &ud[i], r->pd, &ud[i]);
+    }
+}
+
 /* The global route is in what is asked of a QP, and before a datagram. */
 static void test_global_route(void)
 {
@@ -904,11 +913,7 @@ static void test_send_error(void)
     Qp ud[2];
     uint8_t in[PAS] = { 0 }, cqe[MLX5_CQE_BYTES];
 
-    for (unsigned i = 0; i < 2; i++) {
-        cq[i] = cq_create(r->h, &r->async);
-        ud[i] = qp_create(r->h, MLX5_ST_UD, r->pd, &cq[i]);
-        qp_connect(r->h, &ud[i], r->pd, &ud[i]);
-    }
+    datagram_qps(r, cq, ud);
     post_datagram(r, &ud[0], r->key ^ 1, 0, ud[1].id);
     cq_wait(r->h, &cq[0], cqe);
     cqe_check(cqe, MLX5_CQE_REQ_ERR, &ud[0], MLX5_SYND_LOCAL_PROT);
@@ -928,6 +933,42 @@ static void test_send_error(void)
     post_datagram(r, &ud[0], r->key, 0, ud[1].id);
     cq_wait(r->h, &cq[0], cqe);
     cqe_check(cqe, MLX5_CQE_REQ, &ud[0], 0);
+    rig_stop(r);
+}
+
+/* A datagram that is too long is lost; the request serves the next one. */
+static void test_datagram_too_long(void)
+{
+    enum { SHORT = 100, LONG = 256, GRH = 40, LOST = -1 };
+    static const struct {
+        uint32_t len;
+        int index;              /* of the request that takes it */
+    } sent[] = {
+        { LONG, LOST }, { SHORT + 1, LOST }, { SHORT, 0 }, { LONG, 1 },
+    };
+    Rig *r = rig_start();
+    uint8_t cqe[MLX5_CQE_BYTES];
+    Queue cq[2];
+    Qp ud[2];
+
+    datagram_qps(r, cq, ud);
+    post_recv(r->h, &ud[1], r->key, BUF_B, SHORT + GRH);
+    post_recv(r->h, &ud[1], r->key, BUF_B, LONG + GRH);
+    for (unsigned i = 0; i < ARRAY_SIZE(sent); i++) {
+        fill(r, BUF_A, LONG, i);
+        post_datagram_from(r, &ud[0], r->key, BUF_A, sent[i].len, 0, ud[1].id);
+        cq_wait(r->h, &cq[0], cqe);
+        cqe_check(cqe, MLX5_CQE_REQ, &ud[0], 0);
+        if (sent[i].index == LOST) {
+            g_assert_false(ring_poll(r->h, &cq[1], cqe, sizeof(cqe)));
+            continue;
+        }
+        cq_wait(r->h, &cq[1], cqe);
+        cqe_check(cqe, MLX5_CQE_RESP_SEND, &ud[1], 0);
+        g_assert_cmpint(fget(cqe, cqe, wqe_counter), ==, sent[i].index);
+        g_assert_cmpuint(fget(cqe, cqe, byte_count), ==, sent[i].len + GRH);
+        check_same(r, BUF_A, BUF_B + GRH, sent[i].len);
+    }
     rig_stop(r);
 }
 
@@ -1389,11 +1430,7 @@ static void test_datagram_pieces(void)
         Queue cq[2];
         Qp ud[2];
 
-        for (unsigned j = 0; j < 2; j++) {
-            cq[j] = cq_create(r->h, &r->async);
-            ud[j] = qp_create(r->h, MLX5_ST_UD, r->pd, &cq[j]);
-            qp_connect(r->h, &ud[j], r->pd, &ud[j]);
-        }
+        datagram_qps(r, cq, ud);
         fill(r, BUF_A, BYTES, i);
         post_recv(r->h, &ud[1], to, 0, BYTES + GRH);
         post_datagram_from(r, &ud[0], from, 0, BYTES, 0, ud[1].id);
@@ -2454,6 +2491,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/last-wqe", test_last_wqe);
     qtest_add_func("/mlx5/qp/global-route", test_global_route);
     qtest_add_func("/mlx5/qp/send-error", test_send_error);
+    qtest_add_func("/mlx5/qp/datagram-too-long", test_datagram_too_long);
     qtest_add_func("/mlx5/qp/qkey", test_qkey);
     qtest_add_func("/mlx5/qp/to-itself", test_to_itself);
     qtest_add_func("/mlx5/cq/cqe-size", test_cqe_size);

@@ -837,6 +837,16 @@ static void grh_build(const Mlx5Qp *qp, const uint8_t *av, uint32_t len,
     memcpy(grh + 24, av + MLX5_AV_RGID, 16);
 }
 
+/* Nobody hears of it. */
+static Step datagram_lost(const Mlx5Qp *qp, const char *why)
+{
+    const uint8_t *av = qp->send.av;
+
+    trace_mlx5_datagram_lost(hca_name(qp), qp->obj.id, fget(wqe_av, av, rlid),
+                             fget(wqe_av, av, dqpn), why);
+    return STEP_DONE;
+}
+
 /*
  * A datagram: read it here, then hand it over in one go.  What the receiver
  * cannot take at once is lost, as on a real fabric.
@@ -880,10 +890,7 @@ static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
     peer = mlx5_responder_find_datagram(qp, fget(wqe_av, av, rlid),
                                         fget(wqe_av, av, dqpn));
     if (!peer) {
-        trace_mlx5_datagram_lost(hca_name(qp), qp->obj.id,
-                                 fget(wqe_av, av, rlid),
-                                 fget(wqe_av, av, dqpn), "no such QP");
-        return STEP_DONE;
+        return datagram_lost(qp, "no such QP");
     }
     /* The top bit asks for the sending QP's own key. */
     if (qkey & 1u << 31) {
@@ -892,18 +899,14 @@ static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
     /* QP0 has none; that of QP1 (IB_QP1_QKEY) is for privileged senders. */
     if (peer->service != MLX5_ST_QP0 &&
         qkey != fget(qpc, peer->ctx, q_key)) {
-        trace_mlx5_datagram_lost(hca_name(qp), qp->obj.id, peer->hca->lid,
-                                 peer->obj.id, "Q_Key");
-        return STEP_DONE;
+        return datagram_lost(qp, "Q_Key");
     }
     if (mlx5_responder_take(peer, peer->srq) != MLX5_TAKE_OK) {
-        trace_mlx5_datagram_lost(hca_name(qp), qp->obj.id, peer->hca->lid,
-                                 peer->obj.id, "nothing posted");
-        return STEP_DONE;
+        return datagram_lost(qp, "nothing posted");
     }
     if (len + GRH_BYTES > peer->recv.len) {
-        mlx5_responder_fail(peer, MLX5_SYND_LOCAL_LENGTH, MLX5_EVENT_COMP);
-        return STEP_DONE;
+        /* The request stays claimed for the next one. */
+        return datagram_lost(qp, "too long");
     }
     cursor_remote(qp, peer, peer->recv.sge, peer->recv.num_sge,
                   MLX5_ACCESS_LOCAL_WRITE);
@@ -918,9 +921,7 @@ static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
         break;
     case MLX5_COPY_DST_FAULT:
         /* The request stays claimed for the next datagram. */
-        trace_mlx5_datagram_lost(hca_name(qp), qp->obj.id, peer->hca->lid,
-                                 peer->obj.id, "page fault");
-        return STEP_DONE;
+        return datagram_lost(qp, "page fault");
     default:
         mlx5_responder_fail(peer, MLX5_SYND_LOCAL_PROT, MLX5_EVENT_COMP);
         return STEP_DONE;
