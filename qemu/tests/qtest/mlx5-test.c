@@ -511,6 +511,7 @@ static Rig *rig_start_with(const char *options)
     r->pd = cmd_alloc(r->h, MLX5_OP_ALLOC_PD);
     r->key = mkey_create_pa(r->h, r->pd);
     r->async = eq_create(r->h, 1ull << MLX5_EVENT_WQ_ACCESS_ERROR |
+                               1ull << MLX5_EVENT_WQ_INVAL_REQ |
                                1ull << MLX5_EVENT_CQ_ERROR);
     r->faults = eq_create(r->h, 1ull << MLX5_EVENT_PAGE_FAULT);
     for (unsigned i = 0; i < 2; i++) {
@@ -844,13 +845,14 @@ static void post_datagram(Rig *r, Qp *qp, uint32_t lkey, uint32_t qkey,
     post_datagram_from(r, qp, lkey, BUF_A, 256, qkey, qpn);
 }
 
-static void datagram_qps(Rig *r, Queue *cq, Qp *ud)
+static void two_qps(Rig *r, unsigned service, Queue *cq, Qp *qp)
 {
     for (unsigned i = 0; i < 2; i++) {
         cq[i] = cq_create(r->h, &r->async);
-        ud[i] = qp_create(r->h, MLX5_ST_UD, r->pd, &cq[i]);
-        qp_connect(r->h, &ud[i], r->pd, &ud[i]);
+        qp[i] = qp_create(r->h, service, r->pd, &cq[i]);
     }
+    qp_connect(r->h, &qp[0], r->pd, &qp[1]);
+    qp_connect(r->h, &qp[1], r->pd, &qp[0]);
 }
 
 /* The global route is in what is asked of a QP, and before a datagram. */
@@ -913,7 +915,7 @@ static void test_send_error(void)
     Qp ud[2];
     uint8_t in[PAS] = { 0 }, cqe[MLX5_CQE_BYTES];
 
-    datagram_qps(r, cq, ud);
+    two_qps(r, MLX5_ST_UD, cq, ud);
     post_datagram(r, &ud[0], r->key ^ 1, 0, ud[1].id);
     cq_wait(r->h, &cq[0], cqe);
     cqe_check(cqe, MLX5_CQE_REQ_ERR, &ud[0], MLX5_SYND_LOCAL_PROT);
@@ -951,7 +953,7 @@ static void test_datagram_too_long(void)
     Queue cq[2];
     Qp ud[2];
 
-    datagram_qps(r, cq, ud);
+    two_qps(r, MLX5_ST_UD, cq, ud);
     post_recv(r->h, &ud[1], r->key, BUF_B, SHORT + GRH);
     post_recv(r->h, &ud[1], r->key, BUF_B, LONG + GRH);
     for (unsigned i = 0; i < ARRAY_SIZE(sent); i++) {
@@ -1430,7 +1432,7 @@ static void test_datagram_pieces(void)
         Queue cq[2];
         Qp ud[2];
 
-        datagram_qps(r, cq, ud);
+        two_qps(r, MLX5_ST_UD, cq, ud);
         fill(r, BUF_A, BYTES, i);
         post_recv(r->h, &ud[1], to, 0, BYTES + GRH);
         post_datagram_from(r, &ud[0], from, 0, BYTES, 0, ud[1].id);
@@ -1500,6 +1502,86 @@ static void test_invalidate(void)
         }
         rig_stop(r);
     }
+}
+
+/* Take permissions for remote operations from a QP. */
+static void qp_forbid(Rig *r, const Qp *qp, uint32_t opt)
+{
+    uint8_t in[PAS] = { 0 };
+
+    g_assert_cmphex(qp_command(r->h, qp, MLX5_OP_RTS2RTS_QP, in, opt), ==,
+                    MLX5_STATUS_OK);
+}
+
+/*
+ * What is wrong with an unreliable message is nobody's trouble: the sender
+ * does not hear of it, and the receiver goes on, with the same request.
+ */
+static void test_unreliable_spoilt(void)
+{
+    enum { SHORT = 64, LONG = 100, PAGES = 2 };
+    static const struct {
+        unsigned opcode;
+        uint32_t key_xor;
+        bool other_pd;
+        uint64_t raddr;
+        uint32_t forbid;
+    } cases[] = {
+        { .opcode = MLX5_WQE_SEND },            /* too long */
+        { .opcode = MLX5_WQE_WRITE, .key_xor = 1 },
+        { .opcode = MLX5_WQE_WRITE_IMM, .key_xor = 1 << 20 },
+        { .opcode = MLX5_WQE_WRITE, .other_pd = true },
+        { .opcode = MLX5_WQE_WRITE_IMM, .raddr = PAGES * 4096 - LONG + 1 },
+        { .opcode = MLX5_WQE_WRITE, .raddr = 4096 },    /* absent */
+        { .opcode = MLX5_WQE_WRITE_IMM, .forbid = MLX5_QP_OPT_RWE },
+    };
+    const uint64_t entries[PAGES] = { BUF_B | 3 };
+    uint8_t cqe[MLX5_CQE_BYTES], eqe[MLX5_EQE_BYTES];
+    Rig *r = rig_start();
+    uint32_t key = mkey_create_umr(r->h, 8);
+    uint32_t other = mkey_create_pa(r->h, cmd_alloc(r->h, MLX5_OP_ALLOC_PD));
+    Queue cq[2];
+    Qp uc[2];
+
+    umr_enable(r, key, 0, PAGES, entries);
+    /* Nobody wants to hear of page faults. */
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_DESTROY_EQ, r->faults.id), ==,
+                    MLX5_STATUS_OK);
+    two_qps(r, MLX5_ST_UC, cq, uc);
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        const uint32_t rkey = cases[i].other_pd ? other : key;
+
+        post_recv(r->h, &uc[1], r->key, BUF_B, SHORT);
+        qp_forbid(r, &uc[1], cases[i].forbid);
+        if (cases[i].opcode == MLX5_WQE_SEND) {
+            post_send(r->h, &uc[0], r->key, BUF_A, LONG);
+        } else {
+            post_rdma(r->h, &uc[0], cases[i].opcode, r->key, BUF_A, LONG,
+                      rkey ^ cases[i].key_xor, cases[i].raddr);
+        }
+        cq_wait(r->h, &cq[0], cqe);
+        cqe_check(cqe, MLX5_CQE_REQ, &uc[0], 0);
+        g_assert_false(ring_poll(r->h, &cq[1], cqe, sizeof(cqe)));
+        g_assert_false(ring_poll(r->h, &r->async, eqe, sizeof(eqe)));
+
+        fill(r, BUF_A, SHORT, i);
+        post_send(r->h, &uc[0], r->key, BUF_A, SHORT);
+        cq_wait(r->h, &cq[0], cqe);
+        cqe_check(cqe, MLX5_CQE_REQ, &uc[0], 0);
+        cq_wait(r->h, &cq[1], cqe);
+        cqe_check(cqe, MLX5_CQE_RESP_SEND, &uc[1], 0);
+        g_assert_cmpuint(fget(cqe, cqe, wqe_counter), ==, i);
+        check_same(r, BUF_A, BUF_B, SHORT);
+    }
+
+    /* A bad request to receive is the receiver's own fault. */
+    post_recv(r->h, &uc[1], r->key ^ 1, BUF_B, SHORT);
+    post_send(r->h, &uc[0], r->key, BUF_A, SHORT);
+    cq_wait(r->h, &cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_REQ, &uc[0], 0);
+    cq_wait(r->h, &cq[1], cqe);
+    cqe_check(cqe, MLX5_CQE_RESP_ERR, &uc[1], MLX5_SYND_LOCAL_PROT);
+    rig_stop(r);
 }
 
 /* Out of the bounds of the key, although the table has entries there. */
@@ -2494,6 +2576,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/datagram-too-long", test_datagram_too_long);
     qtest_add_func("/mlx5/qp/qkey", test_qkey);
     qtest_add_func("/mlx5/qp/to-itself", test_to_itself);
+    qtest_add_func("/mlx5/qp/unreliable-spoilt", test_unreliable_spoilt);
     qtest_add_func("/mlx5/cq/cqe-size", test_cqe_size);
     qtest_add_func("/mlx5/cq/resize", test_cq_resize);
     qtest_add_func("/mlx5/mkey/umr", test_umr);

@@ -225,6 +225,9 @@ static Step wait_fault(Mlx5Qp *qp, Mlx5State *hca, const Mlx5Fault *fault,
                   FAULT_BUSY_NS);
         return STEP_WAIT;
     default:
+        if (remote && !service_reliable(qp)) {
+            return STEP_DONE;
+        }
         *syndrome = remote ? MLX5_SYND_REMOTE_ACCESS : MLX5_SYND_LOCAL_PROT;
         return STEP_FAILED;
     }
@@ -519,8 +522,13 @@ static Step remote_fail(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome here,
     if (peer->hca->dma.stopped) {
         return peer_gone(qp, syndrome);
     }
-    mlx5_responder_fail(peer, there, event);
-    /* The sender of an unreliable message never hears of it. */
+    /*
+     * An unreliable message that its sender spoilt is dropped: the receiver
+     * fails for what is its own fault only, and the sender hears of neither.
+     */
+    if (service_reliable(qp) || here == MLX5_SYND_REMOTE_OP) {
+        mlx5_responder_fail(peer, there, event);
+    }
     if (!service_reliable(qp)) {
         return STEP_DONE;
     }
@@ -593,8 +601,7 @@ static void send_delivered(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5CqeOpcode opcode)
 }
 
 /* Claim a receive request of @peer, or say why that cannot be. */
-static Step send_claim(Mlx5Qp *qp, Mlx5Qp *peer, uint64_t needed,
-                       Mlx5Syndrome *syndrome)
+static Step send_claim(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome *syndrome)
 {
     switch (mlx5_responder_take(peer, peer_srq(&qp->send, peer))) {
     case MLX5_TAKE_EMPTY:
@@ -609,10 +616,6 @@ static Step send_claim(Mlx5Qp *qp, Mlx5Qp *peer, uint64_t needed,
     }
     if (qp->wait == MLX5_WAIT_RNR) {
         wait_end(qp);
-    }
-    if (needed > peer->recv.len) {
-        return remote_fail(qp, peer, MLX5_SYND_REMOTE_INVALID_REQ,
-                           MLX5_SYND_LOCAL_LENGTH, MLX5_EVENT_COMP, syndrome);
     }
     return STEP_DONE;
 }
@@ -688,11 +691,15 @@ static Step message_start(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome *syndrome)
                            syndrome);
     }
     if (shape & TAKES_RECV) {
-        Step step = send_claim(qp, peer, send->raddr ? 0 : send->len,
-                               syndrome);
+        Step step = send_claim(qp, peer, syndrome);
 
         if (step != STEP_DONE || !peer->recv.valid) {
             return step;
+        }
+        if (!send->raddr && send->len > peer->recv.len) {
+            return remote_fail(qp, peer, MLX5_SYND_REMOTE_INVALID_REQ,
+                               MLX5_SYND_LOCAL_LENGTH, MLX5_EVENT_COMP,
+                               syndrome);
         }
     }
     cursor_local(qp, access == MLX5_ACCESS_REMOTE_READ || send->atomic ?
