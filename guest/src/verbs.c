@@ -425,7 +425,7 @@ static const struct {
 	{ "read rkey", IBV_WR_RDMA_READ, 1, 0, 0, 0, -1, false, IBV_WC_REM_ACCESS_ERR, IBV_WC_SUCCESS },
 	{ "bounds", IBV_WR_RDMA_WRITE, 0, 0, BUFFER - 99, 0, -1, false, IBV_WC_REM_ACCESS_ERR, IBV_WC_SUCCESS },
 	{ "before the region", IBV_WR_RDMA_READ, 0, 0, -1, 0, -1, false, IBV_WC_REM_ACCESS_ERR, IBV_WC_SUCCESS },
-	{ "QP permission", IBV_WR_RDMA_WRITE, 0, 0, 0, 0, IBV_ACCESS_REMOTE_READ, false, IBV_WC_REM_ACCESS_ERR, IBV_WC_SUCCESS },
+	{ "QP permission", IBV_WR_RDMA_WRITE, 0, 0, 0, 0, IBV_ACCESS_REMOTE_READ, false, IBV_WC_REM_INV_REQ_ERR, IBV_WC_SUCCESS },
 	{ "lkey", IBV_WR_SEND, 0, 0x100, 0, 100, -1, false, IBV_WC_LOC_PROT_ERR, IBV_WC_SUCCESS },
 	{ "receive too short", IBV_WR_SEND, 0, 0, 0, 99, -1, false, IBV_WC_REM_INV_REQ_ERR, IBV_WC_LOC_LEN_ERR },
 	{ "nothing posted", IBV_WR_SEND, 0, 0, 0, 0, -1, false, IBV_WC_RNR_RETRY_EXC_ERR, IBV_WC_SUCCESS },

@@ -701,6 +701,63 @@ static void test_errors(void)
     }
 }
 
+/* Take permissions for remote operations from a QP. */
+static void qp_forbid(Rig *r, const Qp *qp, uint32_t opt)
+{
+    uint8_t in[PAS] = { 0 };
+
+    g_assert_cmphex(qp_command(r->h, qp, MLX5_OP_RTS2RTS_QP, in, opt), ==,
+                    MLX5_STATUS_OK);
+}
+
+/*
+ * What a QP does not permit at all is an invalid request, whatever its key;
+ * what a key does not allow is an access error.
+ */
+static void test_permission(void)
+{
+    static const struct {
+        unsigned opcode;
+        uint32_t opt;           /* the permission that it needs */
+    } cases[] = {
+        { MLX5_WQE_WRITE, MLX5_QP_OPT_RWE },
+        { MLX5_WQE_WRITE_IMM, MLX5_QP_OPT_RWE },
+        { MLX5_WQE_READ, MLX5_QP_OPT_RRE },
+        { MLX5_WQE_FETCH_ADD, MLX5_QP_OPT_RAE },
+        { MLX5_WQE_CMP_SWAP, MLX5_QP_OPT_RAE },
+    };
+    enum { ALL = MLX5_QP_OPT_RWE | MLX5_QP_OPT_RRE | MLX5_QP_OPT_RAE };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases) * 4; i++) {
+        const bool forbidden = i & 1, bad_key = i & 2;
+        const unsigned opcode = cases[i / 4].opcode;
+        const uint32_t opt = cases[i / 4].opt;
+        Rig *r = rig_start();
+        uint32_t rkey = r->key ^ bad_key;
+        uint8_t eqe[MLX5_EQE_BYTES];
+
+        qp_forbid(r, &r->qp[1], forbidden ? opt : ALL & ~opt);
+        post_recv(r->h, &r->qp[1], r->key, BUF_B, 8);
+        if (opt == MLX5_QP_OPT_RAE) {
+            post_atomic(r->h, &r->qp[0], opcode, r->key, BUF_A, rkey, BUF_B,
+                        1, 2);
+        } else {
+            post_rdma(r->h, &r->qp[0], opcode, r->key, BUF_A, 8, rkey, BUF_B);
+        }
+        expect_send(r, forbidden ? MLX5_SYND_REMOTE_INVALID_REQ :
+                       bad_key ? MLX5_SYND_REMOTE_ACCESS : 0);
+        if (forbidden || bad_key) {
+            ring_wait(r->h, &r->async, eqe, sizeof(eqe));
+            g_assert_cmphex(fget(eqe, eqe, type), ==,
+                            forbidden ? MLX5_EVENT_WQ_INVAL_REQ :
+                                        MLX5_EVENT_WQ_ACCESS_ERROR);
+            g_assert_cmphex(fget(eqe, eqe, qp_srq_id), ==, r->qp[1].id);
+        }
+        g_assert_false(ring_poll(r->h, &r->async, eqe, sizeof(eqe)));
+        rig_stop(r);
+    }
+}
+
 static void test_rnr(void)
 {
     Rig *r = rig_start();
@@ -1502,15 +1559,6 @@ static void test_invalidate(void)
         }
         rig_stop(r);
     }
-}
-
-/* Take permissions for remote operations from a QP. */
-static void qp_forbid(Rig *r, const Qp *qp, uint32_t opt)
-{
-    uint8_t in[PAS] = { 0 };
-
-    g_assert_cmphex(qp_command(r->h, qp, MLX5_OP_RTS2RTS_QP, in, opt), ==,
-                    MLX5_STATUS_OK);
 }
 
 /*
@@ -2568,6 +2616,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/rdma", test_rdma);
     qtest_add_func("/mlx5/qp/overlap", test_overlap);
     qtest_add_func("/mlx5/qp/errors", test_errors);
+    qtest_add_func("/mlx5/qp/permission", test_permission);
     qtest_add_func("/mlx5/qp/rnr", test_rnr);
     qtest_add_func("/mlx5/qp/flush-poll", test_flush_poll);
     qtest_add_func("/mlx5/qp/last-wqe", test_last_wqe);

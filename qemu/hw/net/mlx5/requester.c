@@ -620,25 +620,32 @@ static Step send_claim(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome *syndrome)
     return STEP_DONE;
 }
 
-/* Check a request's remote range and the QP's own permission. */
+/* Whether @peer lets others do that to its memory at all. */
+static bool remote_permitted(const Mlx5Qp *peer, Mlx5Access access)
+{
+    switch (access) {
+    case MLX5_ACCESS_REMOTE_WRITE:
+        return fget(qpc, peer->ctx, rwe);
+    case MLX5_ACCESS_REMOTE_READ:
+        return fget(qpc, peer->ctx, rre);
+    default:
+        return fget(qpc, peer->ctx, rae);
+    }
+}
+
+/* Check a request's remote range. */
 static bool remote_allowed(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Access access)
 {
     Mlx5Send *send = &qp->send;
     const Mlx5Requestor req = peer_requestor(send, peer, access);
-    bool allowed = access == MLX5_ACCESS_REMOTE_WRITE ?
-                       fget(qpc, peer->ctx, rwe) :
-                   access == MLX5_ACCESS_REMOTE_READ ?
-                       fget(qpc, peer->ctx, rre) :
-                       fget(qpc, peer->ctx, rae);
 
     send->remote_sge = (Mlx5Sge) {
         .key = fget(wqe_raddr, send->raddr, rkey),
         .addr = fget(wqe_raddr, send->raddr, raddr),
         .len = send->len,
     };
-    return allowed && (!send->len ||
-                       mlx5_mkey_check(peer->hca, &req, send->remote_sge.key,
-                                       send->remote_sge.addr, send->len));
+    return !send->len || mlx5_mkey_check(peer->hca, &req, send->remote_sge.key,
+                                         send->remote_sge.addr, send->len);
 }
 
 static Mlx5Access send_remote_access(const Mlx5Send *send)
@@ -668,7 +675,9 @@ static Step message_start(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5Syndrome *syndrome)
         *syndrome = MLX5_SYND_LOCAL_QP_OP;
         return STEP_FAILED;
     }
-    if (send->atomic && fget(wqe_raddr, send->raddr, raddr) & 7) {
+    if (send->raddr && (!remote_permitted(peer, access) ||
+                        (send->atomic &&
+                         fget(wqe_raddr, send->raddr, raddr) & 7))) {
         return remote_fail(qp, peer, MLX5_SYND_REMOTE_INVALID_REQ,
                            MLX5_SYND_LOCAL_QP_OP, MLX5_EVENT_WQ_INVAL_REQ,
                            syndrome);
