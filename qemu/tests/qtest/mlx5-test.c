@@ -1689,6 +1689,29 @@ static void fault_resume(Rig *r, uint64_t token, bool error)
                              16), ==, MLX5_STATUS_OK);
 }
 
+/* No page fault resolves what a datagram finds absent: its receiver fails. */
+static void test_datagram_absent(void)
+{
+    const uint64_t va = 0x555500000000ull;
+    const uint64_t entries[4] = { 0 };
+    Rig *r = rig_start();
+    uint32_t key = mkey_create_umr(r->h, 8);
+    uint8_t cqe[MLX5_CQE_BYTES];
+    Queue cq[2];
+    Qp ud[2];
+
+    umr_enable(r, key, va, 4, entries);
+    two_qps(r, MLX5_ST_UD, cq, ud);
+    post_recv(r->h, &ud[1], key, va, 4096);
+    post_datagram(r, &ud[0], r->key, 0, ud[1].id);
+    cq_wait(r->h, &cq[0], cqe);
+    cqe_check(cqe, MLX5_CQE_REQ, &ud[0], 0);
+    cq_wait(r->h, &cq[1], cqe);
+    cqe_check(cqe, MLX5_CQE_RESP_ERR, &ud[1], MLX5_SYND_LOCAL_PROT);
+    g_assert_cmpuint(hca_counter(r->h, "page-faults"), ==, 0);
+    rig_stop(r);
+}
+
 /*
  * The driver knows nothing of faults of the null key: no request may name it,
  * only entries of implicit regions.
@@ -2637,6 +2660,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/mkey/bounds", test_bounds);
     qtest_add_func("/mlx5/mkey/klm-list", test_klm_list);
     qtest_add_func("/mlx5/odp/page-fault", test_page_fault);
+    qtest_add_func("/mlx5/odp/datagram-absent", test_datagram_absent);
     qtest_add_func("/mlx5/odp/null-key", test_null_key);
     qtest_add_func("/mlx5/odp/transport", test_transport_fault);
     qtest_add_func("/mlx5/odp/peer-gone", test_peer_gone);
