@@ -701,6 +701,70 @@ static void test_errors(void)
     }
 }
 
+/* The largest request that the capabilities allow, which fills the queue. */
+static void test_largest_request(void)
+{
+    enum { PIECES = MLX5_MAX_SQ_WQE / MLX5_SEG_BYTES - 2, PIECE = 24 };
+    Rig *r = rig_start();
+    uint8_t wqe[MLX5_MAX_SQ_WQE] = { 0 };
+    uint32_t n = 16;
+
+    fset(wqe_ctrl, wqe, opcode, MLX5_WQE_WRITE);
+    n += raddr_seg(wqe + n, r->key, BUF_B);
+    for (unsigned i = 0; i < PIECES; i++) {
+        n += data_seg(wqe + n, r->key, BUF_A + i * PIECE, PIECE);
+    }
+    g_assert_cmpuint(n, ==, sizeof(wqe));
+    for (unsigned i = 0; i < 2; i++) {
+        fill(r, BUF_A, PIECES * PIECE, i);
+        qp_post(r->h, &r->qp[0], wqe, sizeof(wqe));
+        expect_send(r, 0);
+        check_same(r, BUF_A, BUF_B, PIECES * PIECE);
+    }
+    /* Flushed as a whole, or with a key that fails, as any other. */
+    data_seg(wqe + 32, r->key ^ 1, BUF_A, PIECE);
+    qp_post(r->h, &r->qp[0], wqe, sizeof(wqe));
+    expect_send(r, MLX5_SYND_LOCAL_PROT);
+    for (unsigned i = 0; i < 2; i++) {
+        qp_post(r->h, &r->qp[0], wqe, sizeof(wqe));
+        expect_send(r, MLX5_SYND_WR_FLUSH);
+    }
+    rig_stop(r);
+}
+
+/*
+ * What a queue in the error state flushes: requests of known length, and one
+ * completion for all that follows a request whose length is not known.
+ */
+static void test_flush_malformed(void)
+{
+    enum { POSTED = 4, OTHERS = 2 };    /* one of which is another QP's */
+    Rig *r = rig_start();
+    uint8_t wqe[MLX5_WQEBB] = { 0 }, cqe[MLX5_CQE_BYTES];
+    Qp *qp = &r->qp[0];
+
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_2ERR_QP, qp->id), ==,
+                    MLX5_STATUS_OK);
+    fset(wqe_ctrl, wqe, opcode, 0x7f);
+    for (unsigned i = 0; i < POSTED; i++) {
+        qp_queue(r->h, qp, wqe, 16);
+    }
+    fset(wqe_ctrl, wqe, qpn, qp->id + 1);
+    qtest_memwrite(r->h->qts, qp->sq + OTHERS * MLX5_WQEBB, wqe, 16);
+    hca_write64(r->h, r->h->uar * 4096 + UAR_SEND, (uint64_t)qp->id << 8);
+    for (unsigned i = 0; i <= OTHERS; i++) {
+        cq_wait(r->h, &r->cq[0], cqe);
+        cqe_check(cqe, MLX5_CQE_REQ_ERR, qp, MLX5_SYND_WR_FLUSH);
+        g_assert_cmpuint(fget(cqe, cqe, wqe_counter), ==, i);
+    }
+    /* That was all. */
+    fset(wqe_ctrl, wqe, opcode, MLX5_WQE_NOP);
+    qp_post(r->h, qp, wqe, 16);
+    cq_wait(r->h, &r->cq[0], cqe);
+    g_assert_cmpuint(fget(cqe, cqe, wqe_counter), ==, POSTED);
+    rig_stop(r);
+}
+
 /* Take permissions for remote operations from a QP. */
 static void qp_forbid(Rig *r, const Qp *qp, uint32_t opt)
 {
@@ -2639,6 +2703,8 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/rdma", test_rdma);
     qtest_add_func("/mlx5/qp/overlap", test_overlap);
     qtest_add_func("/mlx5/qp/errors", test_errors);
+    qtest_add_func("/mlx5/qp/largest-request", test_largest_request);
+    qtest_add_func("/mlx5/qp/flush-malformed", test_flush_malformed);
     qtest_add_func("/mlx5/qp/permission", test_permission);
     qtest_add_func("/mlx5/qp/rnr", test_rnr);
     qtest_add_func("/mlx5/qp/flush-poll", test_flush_poll);

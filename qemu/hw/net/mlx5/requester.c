@@ -280,12 +280,15 @@ static bool sq_posted(Mlx5Qp *qp)
     return qp->sq_ci != qp->sq_pi;
 }
 
-/* Copy the request at sq_ci into qp->send and decode its control segment. */
+/*
+ * Copy the request at sq_ci into qp->send and decode its control segment.  On
+ * failure raw_len is 0 if its length is not known; it counts as one WQEBB then.
+ */
 static bool send_fetch(Mlx5Qp *qp)
 {
     Mlx5Send *send = &qp->send;
     const uint8_t *ctrl = send->raw;
-    uint32_t ds;
+    uint32_t ds, len;
 
     send->valid = true;
     send->done = false;
@@ -299,15 +302,16 @@ static bool send_fetch(Mlx5Qp *qp)
     }
     ds = fget(wqe_ctrl, ctrl, ds);
     send->opcode = fget(wqe_ctrl, ctrl, opcode);
-    if (!ds || fget(wqe_ctrl, ctrl, qpn) != qp->obj.id) {
+    if (fget(wqe_ctrl, ctrl, qpn) != qp->obj.id) {
         return false;
     }
-    send->raw_len = ds * MLX5_SEG_BYTES;
-    send->wqebbs = DIV_ROUND_UP(send->raw_len, MLX5_WQEBB);
-    if (send->wqebbs > (uint16_t)(qp->sq_pi - qp->sq_ci)) {
-        send->wqebbs = 1;
+    /* The largest request has one more than the field can say. */
+    len = ds ? ds * MLX5_SEG_BYTES : MLX5_MAX_SQ_WQE;
+    if (DIV_ROUND_UP(len, MLX5_WQEBB) > (uint16_t)(qp->sq_pi - qp->sq_ci)) {
         return false;
     }
+    send->raw_len = len;
+    send->wqebbs = DIV_ROUND_UP(len, MLX5_WQEBB);
     if (send->wqebbs > 1 &&
         !sq_read(qp, qp->sq_ci + 1, send->raw + MLX5_WQEBB,
                  send->raw_len - MLX5_WQEBB)) {
@@ -1074,11 +1078,9 @@ static bool requester_flush(Mlx5Qp *qp, uint64_t *total)
 
     mlx5_requester_abort(qp);
     for (unsigned i = 0; i < FLUSH_MAX && sq_posted(qp); i++) {
-        if (!send_fetch(qp)) {
-            /* Not even its length is known: give up the rest. */
-            qp->sq_ci = qp->sq_pi;
-            qp->send.valid = false;
-            break;
+        if (!send_fetch(qp) && !qp->send.raw_len) {
+            /* Where the next one begins is not known: it is for the rest. */
+            qp->send.wqebbs = (uint16_t)(qp->sq_pi - qp->sq_ci);
         }
         send_complete(qp, MLX5_SYND_WR_FLUSH);
         flushed++;
