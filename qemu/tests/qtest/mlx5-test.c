@@ -512,6 +512,7 @@ static Rig *rig_start_with(const char *options)
     r->key = mkey_create_pa(r->h, r->pd);
     r->async = eq_create(r->h, 1ull << MLX5_EVENT_WQ_ACCESS_ERROR |
                                1ull << MLX5_EVENT_WQ_INVAL_REQ |
+                               1ull << MLX5_EVENT_WQ_CATAS_ERROR |
                                1ull << MLX5_EVENT_CQ_ERROR);
     r->faults = eq_create(r->h, 1ull << MLX5_EVENT_PAGE_FAULT);
     for (unsigned i = 0; i < 2; i++) {
@@ -1196,6 +1197,82 @@ static void test_cqe_size(void)
         expect_many(r, &cq, &qp, 2);
     }
     rig_stop(r);
+}
+
+static void expect_event(Rig *r, unsigned type, const Mlx5Field *field,
+                         uint32_t number)
+{
+    uint8_t eqe[MLX5_EQE_BYTES];
+
+    ring_wait(r->h, &r->async, eqe, sizeof(eqe));
+    g_assert_cmphex(fget(eqe, eqe, type), ==, type);
+    g_assert_cmphex(mlx5_field_get(eqe, field), ==, number);
+}
+
+static void expect_state(Rig *r, const Qp *qp, unsigned state)
+{
+    uint8_t in[16] = { 0 };
+
+    fset(obj, in, id, qp->id);
+    g_assert_cmphex(cmd_exec(r->h, in, sizeof(in), MLX5_OP_QUERY_QP, PAS), ==,
+                    MLX5_STATUS_OK);
+    g_assert_cmphex(fget(qpc, r->h->out + 0x18, state), ==, state);
+}
+
+/*
+ * A QP one of whose completions finds its CQ full is in the error state, and
+ * nobody is told that what it did not report has been done.
+ */
+static void test_cq_overrun(void)
+{
+    enum { LOG_SIZE = 1, SIZE = 1 << LOG_SIZE, SENDER = 0, RECEIVER = 1 };
+    static const struct {
+        unsigned service;
+        unsigned small;         /* whose CQ is */
+        unsigned syndrome;      /* of the last request */
+    } cases[] = {
+        { MLX5_ST_RC, RECEIVER, MLX5_SYND_REMOTE_OP },
+        { MLX5_ST_UC, RECEIVER, 0 },
+        { MLX5_ST_RC, SENDER, 0 },
+        { MLX5_ST_UC, SENDER, 0 },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        Rig *r = rig_start();
+        uint8_t cqe[MLX5_CQE_BYTES], eqe[MLX5_EQE_BYTES];
+        const unsigned small = cases[i].small;
+        Queue cq[2];
+        Qp qp[2];
+
+        for (unsigned j = 0; j < 2; j++) {
+            cq[j] = cq_create_sized(r->h, &r->async,
+                                    j == small ? LOG_SIZE : LOG_QUEUE,
+                                    MLX5_CQE_BYTES);
+            qp[j] = qp_create(r->h, cases[i].service, r->pd, &cq[j]);
+        }
+        qp_connect(r->h, &qp[SENDER], r->pd, &qp[RECEIVER]);
+        qp_connect(r->h, &qp[RECEIVER], r->pd, &qp[SENDER]);
+        for (unsigned j = 0; j <= SIZE; j++) {
+            post_recv(r->h, &qp[RECEIVER], r->key, BUF_B, 64);
+            post_send(r->h, &qp[SENDER], r->key, BUF_A, 64);
+        }
+        if (small == RECEIVER) {
+            expect_many(r, &cq[SENDER], &qp[SENDER], SIZE);
+            cq_wait(r->h, &cq[SENDER], cqe);
+            cqe_check(cqe, cases[i].syndrome ? MLX5_CQE_REQ_ERR :
+                      MLX5_CQE_REQ, &qp[SENDER], cases[i].syndrome);
+        }
+        expect_event(r, MLX5_EVENT_CQ_ERROR, MLX5_FIELD(eqe, cq_error_cqn),
+                     cq[small].id);
+        expect_event(r, MLX5_EVENT_WQ_CATAS_ERROR,
+                     MLX5_FIELD(eqe, qp_srq_id), qp[small].id);
+        expect_state(r, &qp[small], MLX5_QP_ERR);
+        /* What is flushed then does not fail it once more. */
+        post_recv(r->h, &qp[small], r->key, BUF_B, 64);
+        qtest_clock_step(r->h->qts, SECOND_NS);
+        g_assert_false(ring_poll(r->h, &r->async, eqe, sizeof(eqe)));
+        rig_stop(r);
+    }
 }
 
 /* What was not read stays in the old buffer, up to an entry that says so. */
@@ -2717,6 +2794,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/unreliable-spoilt", test_unreliable_spoilt);
     qtest_add_func("/mlx5/cq/cqe-size", test_cqe_size);
     qtest_add_func("/mlx5/cq/resize", test_cq_resize);
+    qtest_add_func("/mlx5/cq/overrun", test_cq_overrun);
     qtest_add_func("/mlx5/mkey/umr", test_umr);
     qtest_add_func("/mlx5/mkey/umr-privilege", test_umr_privilege);
     qtest_add_func("/mlx5/mkey/invalidate", test_invalidate);

@@ -188,28 +188,31 @@ static bool cq_publish(Mlx5State *s, Mlx5Cq *cq, uint8_t *cqe)
     return true;
 }
 
-void mlx5_cq_post(Mlx5State *s, Mlx5Cq *cq, uint8_t *cqe, bool solicited)
+bool mlx5_cq_post(Mlx5State *s, Mlx5Cq *cq, uint8_t *cqe, bool solicited)
 {
     const uint32_t size = 1u << cq->log_size;
     unsigned opcode = fget(cqe, cqe, opcode);
 
-    if (cq->error || s->dma.stopped) {
-        return;
+    if (s->dma.stopped) {
+        return true;
+    }
+    if (cq->error) {
+        return false;
     }
     if (cq_used(cq) >= size && !fget(cqc, cq->ctx, oi)) {
         if (!cq_read_ci(s, cq)) {
-            return;
+            return false;
         }
         if (cq_used(cq) >= size) {
             cq_fail(s, cq, CQC_STATUS_OVERFLOW, CQ_ERROR_OVERRUN);
-            return;
+            return false;
         }
     }
     if (opcode != MLX5_CQE_REQ_ERR && opcode != MLX5_CQE_RESP_ERR) {
         fset(cqe, cqe, timestamp, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL));
     }
     if (!cq_publish(s, cq, cqe)) {
-        return;
+        return false;
     }
     if (solicited) {
         cq->solicited_pi = cq->pi;
@@ -218,6 +221,7 @@ void mlx5_cq_post(Mlx5State *s, Mlx5Cq *cq, uint8_t *cqe, bool solicited)
     if (cq->armed && (solicited || !cq->armed_solicited)) {
         cq_notify(s, cq);
     }
+    return true;
 }
 
 /*

@@ -304,9 +304,10 @@ typedef struct Mlx5Cq {
 void mlx5_cq_free(gpointer opaque);
 /*
  * @cqe has everything but the own bit and the time stamp.  @solicited: fires a
- * solicited arm.
+ * solicited arm.  False when the CQ is broken, or breaks because it is full or
+ * its memory unreachable.
  */
-void mlx5_cq_post(Mlx5State *s, Mlx5Cq *cq, uint8_t *cqe, bool solicited);
+bool mlx5_cq_post(Mlx5State *s, Mlx5Cq *cq, uint8_t *cqe, bool solicited);
 void mlx5_cq_doorbell(Mlx5State *s, uint32_t uar, const uint8_t *db);
 void mlx5_cq_run_arms(Mlx5State *s);
 
@@ -506,6 +507,10 @@ void mlx5_qp_to_error(Mlx5Qp *qp);
 void mlx5_qp_to_send_error(Mlx5Qp *qp);
 /* Whether @qp accepts what is sent to it. */
 bool mlx5_qp_receives(const Mlx5Qp *qp);
+/* Post an event about @qp. */
+void mlx5_qp_event(Mlx5Qp *qp, Mlx5Event event);
+/* Post to @cq, which @qp completes to; false when @qp has failed for it. */
+bool mlx5_qp_cq_post(Mlx5Qp *qp, Mlx5Cq *cq, uint8_t *cqe, bool solicited);
 /* Post a CQE for a send or receive work request of @qp. */
 void mlx5_qp_send_cqe(Mlx5Qp *qp, unsigned opcode, uint32_t index,
                       uint32_t len, Mlx5Syndrome syndrome, bool solicited);
@@ -553,8 +558,8 @@ typedef struct Mlx5RecvInfo {
     bool solicited;
 } Mlx5RecvInfo;
 
-/* Complete qp->recv. */
-void mlx5_responder_complete(Mlx5Qp *qp, const Mlx5RecvInfo *info);
+/* Complete qp->recv; false when that cannot be, and @qp has failed. */
+bool mlx5_responder_complete(Mlx5Qp *qp, const Mlx5RecvInfo *info);
 /*
  * Move @qp to the error state; a claimed receive request completes with
  * @syndrome and the driver gets @event, unless that is MLX5_EVENT_COMP.

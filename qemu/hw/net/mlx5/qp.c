@@ -434,6 +434,28 @@ void mlx5_qp_doorbell(Mlx5State *s, uint32_t uar, uint32_t qpn)
     qp_queue(qp);
 }
 
+void mlx5_qp_event(Mlx5Qp *qp, Mlx5Event event)
+{
+    uint8_t eqe[MLX5_EQE_BYTES] = { 0 };
+
+    fset(eqe, eqe, qp_srq_type, QP_EVENT_TYPE_QP);
+    fset(eqe, eqe, qp_srq_id, qp->obj.id);
+    mlx5_event_post(qp->hca, event, 0, eqe);
+}
+
+bool mlx5_qp_cq_post(Mlx5Qp *qp, Mlx5Cq *cq, uint8_t *cqe, bool solicited)
+{
+    if (mlx5_cq_post(qp->hca, cq, cqe, solicited)) {
+        return true;
+    }
+    /* What nobody is told of must not look as if it had been done. */
+    if (qp->state != MLX5_QP_ERR) {
+        mlx5_qp_event(qp, MLX5_EVENT_WQ_CATAS_ERROR);
+        mlx5_qp_to_error(qp);
+    }
+    return false;
+}
+
 void mlx5_qp_send_cqe(Mlx5Qp *qp, unsigned opcode, uint32_t index,
                       uint32_t len, Mlx5Syndrome syndrome, bool solicited)
 {
@@ -452,8 +474,8 @@ void mlx5_qp_send_cqe(Mlx5Qp *qp, unsigned opcode, uint32_t index,
     fset(cqe, cqe, wqe_opcode, opcode);
     fset(cqe, cqe, qpn, qp->obj.id);
     fset(cqe, cqe, wqe_counter, index);
-    mlx5_cq_post(qp->hca, qp->send_cq, cqe,
-                 solicited || syndrome != MLX5_SYND_OK);
+    mlx5_qp_cq_post(qp, qp->send_cq, cqe,
+                    solicited || syndrome != MLX5_SYND_OK);
 }
 
 Mlx5Cq *mlx5_qp_recv_cq(Mlx5Qp *qp, Mlx5Srq *srq)
@@ -477,7 +499,7 @@ void mlx5_qp_recv_error(Mlx5Qp *qp, Mlx5Srq *srq, uint32_t index,
     if (srq) {
         fset(cqe, cqe, srqn, srq->obj.id);
     }
-    mlx5_cq_post(qp->hca, cq, cqe, true);
+    mlx5_qp_cq_post(qp, cq, cqe, true);
 }
 
 const Mlx5CmdDesc mlx5_cmds_qp[] = {

@@ -587,7 +587,7 @@ static Step step_copy(Mlx5Qp *qp, Mlx5Qp *peer, bool to_local,
                                      MLX5_EVENT_COMP, syndrome);
 }
 
-static void send_delivered(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5CqeOpcode opcode)
+static bool send_delivered(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5CqeOpcode opcode)
 {
     Mlx5Send *send = &qp->send;
     const Mlx5RecvInfo info = {
@@ -601,7 +601,7 @@ static void send_delivered(Mlx5Qp *qp, Mlx5Qp *peer, Mlx5CqeOpcode opcode)
         .solicited = send->solicited,
     };
 
-    mlx5_responder_complete(peer, &info);
+    return mlx5_responder_complete(peer, &info);
 }
 
 /* Claim a receive request of @peer, or say why that cannot be. */
@@ -829,13 +829,15 @@ static Step step_message(Mlx5Qp *qp, uint64_t *budget, Mlx5Syndrome *syndrome)
                                MLX5_EVENT_WQ_ACCESS_ERROR, syndrome);
         }
     }
-    if (shape & TAKES_RECV) {
-        send_delivered(qp, peer,
-                       send->raddr ? MLX5_CQE_RESP_WRITE_IMM :
-                       send->opcode == MLX5_WQE_SEND_IMM ?
-                       MLX5_CQE_RESP_SEND_IMM :
-                       send->opcode == MLX5_WQE_SEND_INV ?
-                       MLX5_CQE_RESP_SEND_INV : MLX5_CQE_RESP_SEND);
+    if (shape & TAKES_RECV &&
+        !send_delivered(qp, peer,
+                        send->raddr ? MLX5_CQE_RESP_WRITE_IMM :
+                        send->opcode == MLX5_WQE_SEND_IMM ?
+                        MLX5_CQE_RESP_SEND_IMM :
+                        send->opcode == MLX5_WQE_SEND_INV ?
+                        MLX5_CQE_RESP_SEND_INV : MLX5_CQE_RESP_SEND)) {
+        return remote_fail(qp, peer, MLX5_SYND_REMOTE_OP,
+                           MLX5_SYND_LOCAL_QP_OP, MLX5_EVENT_COMP, syndrome);
     }
     mlx5_port_count(qp->hca, peer->hca, qp, send->len,
                     send->opcode == MLX5_WQE_READ);

@@ -16,7 +16,6 @@ enum {
     DBR_RECV = 0,
     SRQ_NEXT_INDEX = 2,
     SRQ_LIST_SEG = 16,
-    EVENT_RES_QP = 0,
     EVENT_RES_SRQ = 5,
 };
 
@@ -138,14 +137,14 @@ Mlx5Take mlx5_responder_take(Mlx5Qp *qp, Mlx5Srq *srq)
     return take;
 }
 
-void mlx5_responder_complete(Mlx5Qp *qp, const Mlx5RecvInfo *info)
+bool mlx5_responder_complete(Mlx5Qp *qp, const Mlx5RecvInfo *info)
 {
     uint8_t cqe[MLX5_CQE_BYTES] = { 0 };
     Mlx5Cq *cq = mlx5_qp_recv_cq(qp, qp->recv.srq);
 
     qp->recv.valid = false;
     if (!cq) {
-        return;
+        return true;
     }
     fset(cqe, cqe, slid, info->slid);
     fset(cqe, cqe, rqpn, info->source_qpn);
@@ -159,16 +158,7 @@ void mlx5_responder_complete(Mlx5Qp *qp, const Mlx5RecvInfo *info)
     if (qp->recv.srq) {
         fset(cqe, cqe, srqn, qp->recv.srq->obj.id);
     }
-    mlx5_cq_post(qp->hca, cq, cqe, info->solicited);
-}
-
-static void qp_event(Mlx5Qp *qp, Mlx5Event event)
-{
-    uint8_t eqe[MLX5_EQE_BYTES] = { 0 };
-
-    fset(eqe, eqe, qp_srq_type, EVENT_RES_QP);
-    fset(eqe, eqe, qp_srq_id, qp->obj.id);
-    mlx5_event_post(qp->hca, event, 0, eqe);
+    return mlx5_qp_cq_post(qp, cq, cqe, info->solicited);
 }
 
 void mlx5_responder_fail(Mlx5Qp *qp, Mlx5Syndrome syndrome, Mlx5Event event)
@@ -178,7 +168,7 @@ void mlx5_responder_fail(Mlx5Qp *qp, Mlx5Syndrome syndrome, Mlx5Event event)
         mlx5_qp_recv_error(qp, qp->recv.srq, qp->recv.index, syndrome);
     }
     if (event != MLX5_EVENT_COMP) {
-        qp_event(qp, event);
+        mlx5_qp_event(qp, event);
     }
     mlx5_qp_to_error(qp);
 }
@@ -192,7 +182,7 @@ bool mlx5_responder_flush(Mlx5Qp *qp, unsigned max, unsigned *flushed)
     }
     if (qp->last_wqe) {
         qp->last_wqe = false;
-        qp_event(qp, MLX5_EVENT_SRQ_LAST_WQE);
+        mlx5_qp_event(qp, MLX5_EVENT_SRQ_LAST_WQE);
     }
     if (!qp->has_rq || !qp->recv_cq) {
         return false;
