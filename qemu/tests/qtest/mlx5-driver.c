@@ -360,6 +360,12 @@ Qp qp_create_user(Hca *h, unsigned service, uint32_t pd, const Queue *cq)
 
 void qp_connect(Hca *h, const Qp *qp, uint32_t pd, const Qp *remote)
 {
+    qp_connect_psn(h, qp, pd, remote, 0, 0);
+}
+
+void qp_connect_psn(Hca *h, const Qp *qp, uint32_t pd, const Qp *remote,
+                    uint32_t send_psn, uint32_t recv_psn)
+{
     uint8_t in[PAS] = { 0 };
     uint8_t *ctx = in + 0x18;
     uint8_t *path = ctx + 0x18;
@@ -371,6 +377,7 @@ void qp_connect(Hca *h, const Qp *qp, uint32_t pd, const Qp *remote)
     memset(in, 0, sizeof(in));
     fset(qpc, ctx, mtu, 5);
     fset(qpc, ctx, remote_qpn, remote->id);
+    fset(qpc, ctx, next_rcv_psn, recv_psn);
     fset(qpc, ctx, min_rnr_nak, 1);
     fset(qpc, ctx, rre, 1);
     fset(qpc, ctx, rwe, 1);
@@ -381,6 +388,7 @@ void qp_connect(Hca *h, const Qp *qp, uint32_t pd, const Qp *remote)
                                MLX5_QP_OPT_RRE | MLX5_QP_OPT_RWE |
                                MLX5_QP_OPT_RAE), ==, MLX5_STATUS_OK);
     memset(in, 0, sizeof(in));
+    fset(qpc, ctx, next_send_psn, send_psn);
     fset(qpc, ctx, retry_count, 1);
     fset(qpc, ctx, rnr_retry, 1);
     fset(ads, path, ack_timeout, 8);

@@ -143,6 +143,9 @@ unsigned qp_command(Hca *h, const Qp *qp, unsigned opcode, uint8_t *in,
                     uint32_t opt);
 /* Bring a QP up to RTS, connected to @remote. */
 void qp_connect(Hca *h, const Qp *qp, uint32_t pd, const Qp *remote);
+/* The same with other packet sequence numbers than 0. */
+void qp_connect_psn(Hca *h, const Qp *qp, uint32_t pd, const Qp *remote,
+                    uint32_t send_psn, uint32_t recv_psn);
 /* Finish the control segment of @wqe, copy it to the queue, count it. */
 void qp_queue(Hca *h, Qp *qp, uint8_t *wqe, uint32_t len);
 /* The same, and ring. */

@@ -1185,6 +1185,111 @@ static void expect_many(Rig *r, Queue *cq, const Qp *qp, unsigned n)
     }
 }
 
+static void expect_psns(Rig *r, const Qp *qp, uint32_t send, uint32_t recv)
+{
+    uint8_t in[16] = { 0 };
+    const uint8_t *ctx = r->h->out + 0x18;
+
+    fset(obj, in, id, qp->id);
+    g_assert_cmphex(cmd_exec(r->h, in, sizeof(in), MLX5_OP_QUERY_QP, PAS), ==,
+                    MLX5_STATUS_OK);
+    g_assert_cmphex(fget(qpc, ctx, next_send_psn), ==, send);
+    g_assert_cmphex(fget(qpc, ctx, next_rcv_psn), ==, recv);
+}
+
+static void qp_reset(Rig *r, Qp *qp)
+{
+    g_assert_cmphex(cmd_simple(r->h, MLX5_OP_2RST_QP, qp->id), ==,
+                    MLX5_STATUS_OK);
+    qp->sq_pi = qp->rq_pi = 0;
+    put_be32(r->h, qp->dbr, 0);
+    put_be32(r->h, qp->dbr + 4, 0);
+}
+
+/*
+ * PSNs count packets of 4096 bytes.  Who has others than a reliable QP expects
+ * does not reach it; an unreliable QP takes them over.
+ */
+static void test_psn(void)
+{
+    enum { FIRST = 0xfffffd, BACK = 0x123456, MASK = 0xffffff };
+    static const struct {
+        unsigned opcode;
+        uint32_t len;
+        uint32_t packets;
+    } sent[] = {
+        { MLX5_WQE_SEND, 0x1001, 2 },
+        { MLX5_WQE_WRITE, 0x1000, 1 },
+        { MLX5_WQE_READ, 0x4800, 5 },
+        { MLX5_WQE_FETCH_ADD, 8, 1 },
+        { MLX5_WQE_WRITE_IMM, 1, 1 },
+    };
+    Rig *r = rig_start();
+    uint8_t cqe[MLX5_CQE_BYTES];
+    uint32_t psn = FIRST;
+    Queue cq[2];
+    Qp *qp = r->qp, uc[2];
+
+    for (unsigned i = 0; i < 2; i++) {
+        qp_reset(r, &qp[i]);
+    }
+    qp_connect_psn(r->h, &qp[0], r->pd, &qp[1], FIRST, BACK);
+    qp_connect_psn(r->h, &qp[1], r->pd, &qp[0], BACK, FIRST);
+    for (unsigned i = 0; i < ARRAY_SIZE(sent); i++) {
+        const bool takes = sent[i].opcode == MLX5_WQE_SEND ||
+                           sent[i].opcode == MLX5_WQE_WRITE_IMM;
+
+        if (takes) {
+            post_recv(r->h, &qp[1], r->key, BUF_B, sent[i].len);
+        }
+        if (sent[i].opcode == MLX5_WQE_SEND) {
+            post_send(r->h, &qp[0], r->key, BUF_A, sent[i].len);
+        } else if (sent[i].opcode == MLX5_WQE_FETCH_ADD) {
+            post_atomic(r->h, &qp[0], sent[i].opcode, r->key, BUF_A, r->key,
+                        BUF_B, 1, 0);
+        } else {
+            post_rdma(r->h, &qp[0], sent[i].opcode, r->key, BUF_A,
+                      sent[i].len, r->key, BUF_B);
+        }
+        expect_send(r, 0);
+        if (takes) {
+            cq_wait(r->h, &r->cq[1], cqe);
+        }
+        psn = (psn + sent[i].packets) & MASK;
+        expect_psns(r, &qp[0], psn, BACK);
+        expect_psns(r, &qp[1], BACK, psn);
+    }
+
+    /* A new connection of the one is none of the other's. */
+    qp_reset(r, &qp[1]);
+    expect_psns(r, &qp[1], 0, 0);
+    qp_connect_psn(r->h, &qp[1], r->pd, &qp[0], BACK, FIRST);
+    post_recv(r->h, &qp[1], r->key, BUF_B, 64);
+    fill(r, BUF_A, 64, 1);
+    fill(r, BUF_B, 64, 2);
+    fill(r, BUF_B + 64, 64, 2);
+    post_send(r->h, &qp[0], r->key, BUF_A, 64);
+    expect_send(r, MLX5_SYND_TRANSPORT_RETRY);
+    check_same(r, BUF_B, BUF_B + 64, 64);
+    qp_reset(r, &qp[0]);
+    qp_connect_psn(r->h, &qp[0], r->pd, &qp[1], FIRST, BACK);
+    post_send(r->h, &qp[0], r->key, BUF_A, 64);
+    expect_send(r, 0);
+    cq_wait(r->h, &r->cq[1], cqe);
+    cqe_check(cqe, MLX5_CQE_RESP_SEND, &qp[1], 0);
+    check_same(r, BUF_A, BUF_B, 64);
+
+    two_qps(r, MLX5_ST_UC, cq, uc);
+    qp_reset(r, &uc[0]);
+    qp_connect_psn(r->h, &uc[0], r->pd, &uc[1], FIRST, 0);
+    post_rdma(r->h, &uc[0], MLX5_WQE_WRITE, r->key, BUF_A, 0x4000, r->key,
+              BUF_B);
+    expect_many(r, &cq[0], &uc[0], 1);
+    expect_psns(r, &uc[0], (FIRST + 4) & MASK, 0);
+    expect_psns(r, &uc[1], 0, (FIRST + 4) & MASK);
+    rig_stop(r);
+}
+
 static void test_cqe_size(void)
 {
     Rig *r = rig_start();
@@ -2792,6 +2897,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mlx5/qp/qkey", test_qkey);
     qtest_add_func("/mlx5/qp/to-itself", test_to_itself);
     qtest_add_func("/mlx5/qp/unreliable-spoilt", test_unreliable_spoilt);
+    qtest_add_func("/mlx5/qp/psn", test_psn);
     qtest_add_func("/mlx5/cq/cqe-size", test_cqe_size);
     qtest_add_func("/mlx5/cq/resize", test_cq_resize);
     qtest_add_func("/mlx5/cq/overrun", test_cq_overrun);

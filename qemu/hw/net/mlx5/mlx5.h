@@ -572,7 +572,10 @@ void mlx5_responder_fail(Mlx5Qp *qp, Mlx5Syndrome syndrome, Mlx5Event event);
 bool mlx5_responder_flush(Mlx5Qp *qp, unsigned max, unsigned *flushed);
 /* Give up the receive requests that XRC QPs claimed from @srq. */
 void mlx5_responder_forget(Mlx5State *s, const Mlx5Srq *srq);
-/* The QP that a connected QP's packets reach, or NULL. */
+/*
+ * The QP that a connected QP's packets reach, or NULL.  One that expects other
+ * PSNs than a reliable QP sends does not answer, as if it were not there.
+ */
 Mlx5Qp *mlx5_responder_find(Mlx5Qp *from);
 /* The QP that takes datagrams for @qpn (0 and 1: management) at @lid. */
 Mlx5Qp *mlx5_responder_find_datagram(Mlx5Qp *from, uint16_t lid,
@@ -672,6 +675,8 @@ void mlx5_odp_free(gpointer opaque);
 /* ------------------------------------------------------------------ */
 /* port.c: port counters */
 
+/* In how many packets of @qp's path MTU @len bytes are sent. */
+uint64_t mlx5_port_packets(const Mlx5Qp *qp, uint64_t len);
 /*
  * Count a message of @len bytes on the ports of @tx and @rx, either of which
  * may be NULL, in packets of @qp's path MTU.  @response: the data go back.

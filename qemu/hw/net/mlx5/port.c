@@ -135,13 +135,19 @@ static Mlx5Status cmd_query_vport_counter(Mlx5State *s, Mlx5Cmd *cmd)
     return MLX5_STATUS_OK;
 }
 
-void mlx5_port_count(Mlx5State *tx, Mlx5State *rx, const Mlx5Qp *qp,
-                     uint64_t len, bool response)
+uint64_t mlx5_port_packets(const Mlx5Qp *qp, uint64_t len)
 {
     /* Codes 1 to 5: 256 to 4096 bytes. */
     unsigned code = fget(qpc, qp->ctx, mtu);
     uint64_t mtu = 128ull << MIN(code, 5);
-    uint64_t packets = len ? DIV_ROUND_UP(len, mtu) : 1;
+
+    return len ? DIV_ROUND_UP(len, mtu) : 1;
+}
+
+void mlx5_port_count(Mlx5State *tx, Mlx5State *rx, const Mlx5Qp *qp,
+                     uint64_t len, bool response)
+{
+    uint64_t packets = mlx5_port_packets(qp, len);
 
     if (response) {
         Mlx5State *swap = tx;

@@ -356,6 +356,8 @@ static void qp_reset(Mlx5Qp *qp)
 {
     mlx5_requester_abort(qp);
     qp->sq_ci = qp->sq_pi = qp->rq_ci = 0;
+    fset(qpc, qp->ctx, next_send_psn, 0);
+    fset(qpc, qp->ctx, next_rcv_psn, 0);
     qp->recv.valid = false;
     qp->recv.srq = NULL;
 }

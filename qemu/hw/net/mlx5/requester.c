@@ -775,6 +775,16 @@ static Step atomic_execute(Mlx5Qp *qp, Mlx5Qp *peer, uint64_t *budget,
     return STEP_DONE;
 }
 
+/*
+ * The PSN behind the message.  Both sides take it when the message is over, the
+ * responder first: by one reckoning with one MTU, so that they always agree.
+ */
+static uint32_t psn_behind(const Mlx5Qp *qp)
+{
+    return fget(qpc, qp->ctx, next_send_psn) +
+           mlx5_port_packets(qp, qp->send.len);
+}
+
 /* A message on a connected QP. */
 static Step step_message(Mlx5Qp *qp, uint64_t *budget, Mlx5Syndrome *syndrome)
 {
@@ -841,6 +851,7 @@ static Step step_message(Mlx5Qp *qp, uint64_t *budget, Mlx5Syndrome *syndrome)
     }
     mlx5_port_count(qp->hca, peer->hca, qp, send->len,
                     send->opcode == MLX5_WQE_READ);
+    fset(qpc, peer->ctx, next_rcv_psn, psn_behind(qp));
     return STEP_DONE;
 }
 
@@ -964,6 +975,7 @@ static Step step_datagram(Mlx5Qp *qp, uint64_t *budget,
 static Step send_step(Mlx5Qp *qp, uint64_t *budget, Mlx5Syndrome *syndrome)
 {
     Mlx5Send *send = &qp->send;
+    Step step;
 
     if (qp->fault_result == MLX5_FAULT_LOCAL_ERROR) {
         *syndrome = MLX5_SYND_LOCAL_PROT;
@@ -976,8 +988,12 @@ static Step send_step(Mlx5Qp *qp, uint64_t *budget, Mlx5Syndrome *syndrome)
         *syndrome = mlx5_umr_execute(qp, budget);
         return *syndrome == MLX5_SYND_OK ? STEP_DONE : STEP_FAILED;
     default:
-        return send->av ? step_datagram(qp, budget, syndrome) :
+        step = send->av ? step_datagram(qp, budget, syndrome) :
                           step_message(qp, budget, syndrome);
+        if (step == STEP_DONE) {
+            fset(qpc, qp->ctx, next_send_psn, psn_behind(qp));
+        }
+        return step;
     }
 }
 

@@ -231,6 +231,12 @@ Mlx5Qp *mlx5_responder_find(Mlx5Qp *from)
         fget(ads, mlx5_qp_path(qp), rlid) != from->hca->lid) {
         return NULL;
     }
+    /* The first packet of an unreliable message resynchronises. */
+    if (from->service != MLX5_ST_UC &&
+        fget(qpc, qp->ctx, next_rcv_psn) !=
+        fget(qpc, from->ctx, next_send_psn)) {
+        return NULL;
+    }
     return qp;
 }
 
