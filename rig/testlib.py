@@ -99,6 +99,7 @@ class Test:
         self.notes: list[str] = []
         self.deadline = time.monotonic() + declared.timeout * timeout_factor()
         self._vm = vm
+        self._guest_errors = len(vm.guest_errors()) if vm else 0
         self.artefacts = artefacts
         """What a guest with a given kernel variant is booted from."""
         self._lock = threading.Lock()
@@ -135,6 +136,14 @@ class Test:
         """Fail the case unless `seen == expected`."""
         if seen != expected:
             raise Failed(f"{what}: expected {expected!r}, saw {seen!r}")
+
+    def no_guest_errors(self) -> None:
+        """Fail the case if a device model has called something that the guest did since then an error of the guest.
+
+        Not what was there before: a process whose device goes, for instance, rings doorbells of queue pairs that are gone.
+        """
+        errors = self.vm.guest_errors()[self._guest_errors:]
+        self.check(not errors, f"{len(errors)} times the guest does what a model calls an error, first '{errors[0] if errors else ''}'")
 
     def fail(self, why: str) -> NoReturn:
         raise Failed(why)

@@ -24,7 +24,7 @@ def stock_case(**options: object) -> Callable:
             client = gpu.plain_process(t.vm)
             function(t, client)
             client.close()
-            t.equal(t.vm.guest_errors(), [], "what the model calls an error of the guest")
+            t.no_guest_errors()
         return case(**{"topology": "switch:gpu", "kernel": "stock", "timeout": 240,  # type: ignore[arg-type]
                        "cmdline": gpu.CMDLINE, **options})(run)
     return declare

@@ -29,7 +29,7 @@ def shown(t: Test) -> None:
         t.check(wanted in links, f"'rdma link' says {wanted!r}, not {links!r}")
     devices = t.vm.run(["rdma", "dev"]).stdout
     t.check(f"{second}: node_type ca protocol ib fw 16.35.4030 node_guid 5254:0000:0500:0002" in devices, f"rdma dev: {devices!r}")
-    t.equal(t.vm.guest_errors(), [], "what the model calls an error of the guest")
+    t.no_guest_errors()
 
 
 @case(topology=TWO, timeout=120)

@@ -57,7 +57,7 @@ PERFTEST_ALL = (
 def pingpong(t: Test) -> None:
     first, second = rdma.load(t.vm)
     rdma.pairs(t, PINGPONG, first, second)
-    t.equal(t.vm.guest_errors(), [], "what the model calls an error of the guest")
+    t.no_guest_errors()
     t.equal(rdma.complaints(t.vm), [], "what the driver says of the health of the HCAs")
 
 
@@ -65,7 +65,7 @@ def pingpong(t: Test) -> None:
 def perftest(t: Test) -> None:
     first, second = rdma.load(t.vm)
     rdma.pairs(t, PERFTEST, first, second)
-    t.equal(t.vm.guest_errors(), [], "what the model calls an error of the guest")
+    t.no_guest_errors()
     t.equal(rdma.complaints(t.vm), [], "what the driver says of the health of the HCAs")
 
 
@@ -73,7 +73,7 @@ def perftest(t: Test) -> None:
 def loopback(t: Test) -> None:
     first, _ = rdma.load(t.vm)
     rdma.pairs(t, PINGPONG + PERFTEST, first, first)
-    t.equal(t.vm.guest_errors(), [], "what the model calls an error of the guest")
+    t.no_guest_errors()
 
 
 @case(topology=TWO, timeout=3600, full=True)
@@ -81,4 +81,4 @@ def perftest_all(t: Test) -> None:
     first, second = rdma.load(t.vm)
     rdma.pairs(t, PERFTEST_ALL, first, second)
     rdma.pairs(t, PERFTEST_ALL, first, first)
-    t.equal(t.vm.guest_errors(), [], "what the model calls an error of the guest")
+    t.no_guest_errors()
