@@ -709,7 +709,8 @@ static void choose(char *names)
 		for (i = 0; i < sizeof(disturbances) / sizeof(disturbances[0]); i++)
 			if (!strcmp(disturbances[i].name, name))
 				break;
-		if (i == sizeof(disturbances) / sizeof(disturbances[0]) || chosen_count == i + 1)
+		if (i == sizeof(disturbances) / sizeof(disturbances[0]) ||
+		    chosen_count == sizeof(chosen) / sizeof(chosen[0]))
 			die("no such race, or too many: %s", name);
 		chosen[chosen_count++] = &disturbances[i];
 		lossy |= disturbances[i].lossy;
