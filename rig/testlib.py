@@ -138,12 +138,13 @@ class Test:
             raise Failed(f"{what}: expected {expected!r}, saw {seen!r}")
 
     def no_guest_errors(self) -> None:
-        """Fail the case if a device model has called something that the guest did since then an error of the guest.
+        """Fail the case if a device model has called something that the guest did since the case began an error of the guest.
 
-        Not what was there before: a process whose device goes, for instance, rings doorbells of queue pairs that are gone.
+        What was there before is not the case's: a process whose device goes, for instance, rings doorbells of queue pairs that are gone.
         """
         errors = self.vm.guest_errors()[self._guest_errors:]
-        self.check(not errors, f"{len(errors)} times the guest does what a model calls an error, first '{errors[0] if errors else ''}'")
+        if errors:
+            self.fail(f"{len(errors)} times the guest did what a model calls an error, first '{errors[0]}'")
 
     def fail(self, why: str) -> NoReturn:
         raise Failed(why)

@@ -568,6 +568,28 @@ static void expect_send(Rig *r, unsigned syndrome)
               syndrome);
 }
 
+/* Wait for an asynchronous event, and check what it is about. */
+static void expect_event(Rig *r, unsigned type, const Mlx5Field *field,
+                         uint32_t number)
+{
+    uint8_t eqe[MLX5_EQE_BYTES];
+
+    ring_wait(r->h, &r->async, eqe, sizeof(eqe));
+    g_assert_cmphex(fget(eqe, eqe, type), ==, type);
+    g_assert_cmphex(mlx5_field_get(eqe, field), ==, number);
+}
+
+/* The context of a QP as the device has it, until the next command. */
+static const uint8_t *qp_query(Rig *r, const Qp *qp)
+{
+    uint8_t in[16] = { 0 };
+
+    fset(obj, in, id, qp->id);
+    g_assert_cmphex(cmd_exec(r->h, in, sizeof(in), MLX5_OP_QUERY_QP, PAS), ==,
+                    MLX5_STATUS_OK);
+    return r->h->out + 0x18;
+}
+
 static void test_send(void)
 {
     Rig *r = rig_start();
@@ -598,9 +620,8 @@ static void test_send(void)
             g_assert_false(ring_poll(r->h, &r->async, eqe, sizeof(eqe)));
             cq_arm(r->h, &r->cq[1], r->cq[1].ci);
         }
-        ring_wait(r->h, &r->async, eqe, sizeof(eqe));
-        g_assert_cmphex(fget(eqe, eqe, type), ==, MLX5_EVENT_COMP);
-        g_assert_cmphex(fget(eqe, eqe, comp_cqn), ==, r->cq[1].id);
+        expect_event(r, MLX5_EVENT_COMP, MLX5_FIELD(eqe, comp_cqn),
+                     r->cq[1].id);
         cq_wait(r->h, &r->cq[1], cqe);
     }
     g_assert_cmpuint(hca_counter(r->h, "guest-errors"), ==, 0);
@@ -812,11 +833,9 @@ static void test_permission(void)
         expect_send(r, forbidden ? MLX5_SYND_REMOTE_INVALID_REQ :
                        bad_key ? MLX5_SYND_REMOTE_ACCESS : 0);
         if (forbidden || bad_key) {
-            ring_wait(r->h, &r->async, eqe, sizeof(eqe));
-            g_assert_cmphex(fget(eqe, eqe, type), ==,
-                            forbidden ? MLX5_EVENT_WQ_INVAL_REQ :
-                                        MLX5_EVENT_WQ_ACCESS_ERROR);
-            g_assert_cmphex(fget(eqe, eqe, qp_srq_id), ==, r->qp[1].id);
+            expect_event(r, forbidden ? MLX5_EVENT_WQ_INVAL_REQ :
+                                        MLX5_EVENT_WQ_ACCESS_ERROR,
+                         MLX5_FIELD(eqe, qp_srq_id), r->qp[1].id);
         }
         g_assert_false(ring_poll(r->h, &r->async, eqe, sizeof(eqe)));
         rig_stop(r);
@@ -1000,10 +1019,7 @@ static void test_global_route(void)
     memset(in, 0, sizeof(in));
     g_assert_cmphex(qp_command(r->h, &rc, MLX5_OP_RTR2RTS_QP, in, 0), ==,
                     MLX5_STATUS_OK);
-    fset(obj, in, id, rc.id);
-    g_assert_cmphex(cmd_exec(r->h, in, 16, MLX5_OP_QUERY_QP, PAS), ==,
-                    MLX5_STATUS_OK);
-    path = r->h->out + 0x18 + 0x18;
+    path = qp_query(r, &rc) + 0x18;
     g_assert_cmphex(fget(ads, path, grh), ==, 1);
     g_assert_cmphex(fget(ads, path, hop_limit), ==, HOPS);
     g_assert_cmphex(fget(ads, path, tclass), ==, TCLASS);
@@ -1187,12 +1203,8 @@ static void expect_many(Rig *r, Queue *cq, const Qp *qp, unsigned n)
 
 static void expect_psns(Rig *r, const Qp *qp, uint32_t send, uint32_t recv)
 {
-    uint8_t in[16] = { 0 };
-    const uint8_t *ctx = r->h->out + 0x18;
+    const uint8_t *ctx = qp_query(r, qp);
 
-    fset(obj, in, id, qp->id);
-    g_assert_cmphex(cmd_exec(r->h, in, sizeof(in), MLX5_OP_QUERY_QP, PAS), ==,
-                    MLX5_STATUS_OK);
     g_assert_cmphex(fget(qpc, ctx, next_send_psn), ==, send);
     g_assert_cmphex(fget(qpc, ctx, next_rcv_psn), ==, recv);
 }
@@ -1304,26 +1316,6 @@ static void test_cqe_size(void)
     rig_stop(r);
 }
 
-static void expect_event(Rig *r, unsigned type, const Mlx5Field *field,
-                         uint32_t number)
-{
-    uint8_t eqe[MLX5_EQE_BYTES];
-
-    ring_wait(r->h, &r->async, eqe, sizeof(eqe));
-    g_assert_cmphex(fget(eqe, eqe, type), ==, type);
-    g_assert_cmphex(mlx5_field_get(eqe, field), ==, number);
-}
-
-static void expect_state(Rig *r, const Qp *qp, unsigned state)
-{
-    uint8_t in[16] = { 0 };
-
-    fset(obj, in, id, qp->id);
-    g_assert_cmphex(cmd_exec(r->h, in, sizeof(in), MLX5_OP_QUERY_QP, PAS), ==,
-                    MLX5_STATUS_OK);
-    g_assert_cmphex(fget(qpc, r->h->out + 0x18, state), ==, state);
-}
-
 /*
  * A QP one of whose completions finds its CQ full is in the error state, and
  * nobody is told that what it did not report has been done.
@@ -1371,7 +1363,8 @@ static void test_cq_overrun(void)
                      cq[small].id);
         expect_event(r, MLX5_EVENT_WQ_CATAS_ERROR,
                      MLX5_FIELD(eqe, qp_srq_id), qp[small].id);
-        expect_state(r, &qp[small], MLX5_QP_ERR);
+        g_assert_cmphex(fget(qpc, qp_query(r, &qp[small]), state), ==,
+                        MLX5_QP_ERR);
         /* What is flushed then does not fail it once more. */
         post_recv(r->h, &qp[small], r->key, BUF_B, 64);
         qtest_clock_step(r->h->qts, SECOND_NS);
