@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""More memory than BAR1 has windows for."""
+"""More memory than BAR1 has windows for, or than can migrate in the time that HMM gives its callers."""
 from rig import gpu, odp
 from rig.e2e import CLIENT, SERVER, prepare, vram_case
 from rig.gpu import HUGE, PAGE
@@ -25,3 +25,12 @@ def larger_than_bar1(t: Test) -> None:
     t.equal((seen[f"{SERVER} write peer"], seen[f"{SERVER} write host"]), (fits, BUFFER - fits), "bytes to VRAM and host memory")
     t.equal((seen["gpu ce-bytes-h2d"], seen["gpu ce-bytes-d2h"]), (BUFFER, BUFFER), "bytes that were migrated, there and back")
     t.check(view["aliases declined"] > declined, "nouveau declined to give an alias")
+
+
+@vram_case(["unreachable"])
+def longer_than_the_timeout(t: Test) -> None:
+    """16 MiB of small pages, which fall back for longer than HMM_RANGE_DEFAULT_TIMEOUT (a second, on two cores of 2026)."""
+    prepare(t)
+    client = odp.Client(t.vm, CLIENT, SERVER, "gpu")
+    for prefetched in ((), ("-a", "1")):
+        odp.check_operation(t, client, "write", (16 << 20) // PAGE, prefetched)
