@@ -1098,6 +1098,29 @@ P2PDmaResult p2p_dma_write(P2PDma *dma, uint64_t addr, const void *buf,
 }
 
 /*
+ * MMIO to MMIO.  Not a part of copy_run(), which would clear the buffer (as QEMU
+ * is compiled) each time that it moves a page from RAM to RAM.
+ */
+static __attribute__((noinline)) P2PDmaResult
+copy_mmio(const P2PDma *dst_dma, const Run *dst, const P2PDma *src_dma,
+          const Run *src, uint64_t *len, bool *is_write)
+{
+    uint8_t bounce[MMIO_PIECE];
+    P2PDmaResult result;
+
+    *is_write = false;
+    result = mmio_rw(src_dma, src, bounce, len, false);
+    if (result != P2P_DMA_OK) {
+        return result;
+    }
+    *is_write = true;
+    if (dst_dma->stopped) {
+        return P2P_DMA_ERR_MASTER;
+    }
+    return mmio_rw(dst_dma, dst, bounce, len, true);
+}
+
+/*
  * Move the run that both ends have in common, *@len bytes, or what mmio_rw()
  * does of it.  RAM to RAM is a single move.  Otherwise one end is MMIO,
  * whose handler may change the memory map: a direct other end is mapped, which
@@ -1109,7 +1132,6 @@ static P2PDmaResult copy_run(const P2PDma *dst_dma, const Run *dst,
                              uint64_t *len, bool *is_write)
 {
     const MemTxAttrs attrs = MEMTXATTRS_UNSPECIFIED;
-    uint8_t bounce[MMIO_PIECE];
     P2PDmaResult result;
     hwaddr mapped = *len;
     void *p;
@@ -1134,8 +1156,8 @@ static P2PDmaResult copy_run(const P2PDma *dst_dma, const Run *dst,
         return result;
     }
 
-    *is_write = false;
     if (dst->direct) {
+        *is_write = false;
         p = address_space_map(dst->as, dst->addr, &mapped, true, attrs);
         if (!p || mapped != *len) {
             result = P2P_DMA_ERR_TARGET;
@@ -1149,15 +1171,7 @@ static P2PDmaResult copy_run(const P2PDma *dst_dma, const Run *dst,
         return result;
     }
 
-    result = mmio_rw(src_dma, src, bounce, len, false);
-    if (result != P2P_DMA_OK) {
-        return result;
-    }
-    *is_write = true;
-    if (dst_dma->stopped) {
-        return P2P_DMA_ERR_MASTER;
-    }
-    return mmio_rw(dst_dma, dst, bounce, len, true);
+    return copy_mmio(dst_dma, dst, src_dma, src, len, is_write);
 }
 
 P2PDmaResult p2p_dma_copy(const P2PDmaEnd *dst, const P2PDmaEnd *src,
