@@ -21,6 +21,7 @@ SERVER, CLIENT = "importer", "remote"
 SIZES = (8, 64, 512, 4096, 32768, 1 << 18, 1 << 20, 8 << 20)
 DEPTH = 16
 ROUNDS = 5
+RATE_ROUNDS = 25    # of the rates with a target: now and then one is twice the other, even for the same memory
 PING_PONG_PER_P2P = 10.0
 P2P_PER_HOST = 0.9
 TARGET_SIZES = (4096, 1 << 20)
@@ -37,8 +38,8 @@ class Memory:
     ping_pong: bool = False
     rxe: bool = False
     huge: bool = False
-    count: int = 2000
-    bytes: int = 256 << 20
+    count: int = 30000
+    bytes: int = 1 << 30
 
     def times(self, size: int) -> int:
         return max(1, min(self.count, self.bytes // size))
@@ -79,10 +80,14 @@ def run(bench: Bench) -> None:
         every = [Measured(memory) for memory in MEMORIES if rxe or not memory.rxe]
         traffic: dict[str, int] = {}
         for size in SIZES:
-            with step(f"WRITE of {size} bytes, {ROUNDS} rounds of {len(every)} kinds of memory"):
+            with step(f"WRITE of {size} bytes, {ROUNDS} rounds of {len(every)} kinds of memory, {RATE_ROUNDS} of two"):
                 for _ in range(ROUNDS):
                     for one in every:
                         measure(one, rxe if one.memory.rxe and rxe else client, size, traffic)
+                for _ in range(RATE_ROUNDS - ROUNDS):
+                    for one in every:
+                        if one.memory in (HOST, P2P):
+                            measure_rate(one, client, size, traffic)
         show(bench, {one.memory.name: one for one in every}, traffic)
         if not rxe:
             bench.remark("The guest has no rxe.")
@@ -115,23 +120,36 @@ def numbers(client: Client, memory: Memory, pages: int, arguments: Iterable[obje
     return found
 
 
-def measure(one: Measured, client: Client, size: int, traffic: dict[str, int]) -> None:
-    """A round of transfers of one size, one by one and many at once."""
+def numbers_of(one: Measured, client: Client, size: int, depth: int, traffic: dict[str, int]) -> dict[str, list[int]]:
+    """A round of transfers of one size, `depth` of them at once. Those peer to peer add to `traffic`."""
     memory, count = one.memory, one.memory.times(size)
     pages = -(-size // PAGE)
     if memory.huge:
         pages = -(-size // HUGE) * HUGE // PAGE
     counted = traffic if memory is P2P else None
-    found = numbers(client, memory, pages, ("write", size, count, 1, 1), counted=counted)
-    one.times.setdefault(size, []).append(found["all"][0] / count / 1e3)
-    if memory.ping_pong:
-        one.binds.setdefault(size, []).append(found["bind"][0] / count / 1e3)
-    else:
-        found = numbers(client, memory, pages, ("write", size, count, DEPTH, 1), counted=counted)
-    one.rates.setdefault(size, []).append(size * count / found["all"][0])
+    found = numbers(client, memory, pages, ("write", size, count, depth, 1), counted=counted)
     if counted is not None:
-        # Each of the two runs migrates both ends to VRAM once, before it measures.
-        counted["copied"] = counted.get("copied", 0) - 2 * 2 * pages * PAGE
+        # It migrates both ends to VRAM once, before it measures.
+        counted["copied"] = counted.get("copied", 0) - 2 * pages * PAGE
+    return found
+
+
+def measure_rate(one: Measured, client: Client, size: int, traffic: dict[str, int]) -> None:
+    """A round of transfers of one size, many at once."""
+    found = numbers_of(one, client, size, DEPTH, traffic)
+    one.rates.setdefault(size, []).append(size * one.memory.times(size) / found["all"][0])
+
+
+def measure(one: Measured, client: Client, size: int, traffic: dict[str, int]) -> None:
+    """A round of transfers of one size, one by one and many at once."""
+    count = one.memory.times(size)
+    found = numbers_of(one, client, size, 1, traffic)
+    one.times.setdefault(size, []).append(found["all"][0] / count / 1e3)
+    if one.memory.ping_pong:
+        one.binds.setdefault(size, []).append(found["bind"][0] / count / 1e3)
+        one.rates.setdefault(size, []).append(size * count / found["all"][0])
+    else:
+        measure_rate(one, client, size, traffic)
 
 
 def show(bench: Bench, every: dict[str, Measured], traffic: dict[str, int]) -> None:
