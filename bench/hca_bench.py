@@ -28,7 +28,7 @@ IDLE_CORE_PERCENT = 1.0
 IN_ONE_PIECE = "--use_hugepages"
 HUGE_PAGES = 16     # more than both ends need
 # What is shown, and the options of ib_write_bw: between two HCAs, and with one and itself.
-BANDWIDTHS = {
+BANDWIDTHS: dict[str, tuple[list[str], bool]] = {
     "ib_write_bw, 1 MiB, huge pages": ([IN_ONE_PIECE], False),
     "ib_write_bw, 1 MiB, huge pages, --odp": ([IN_ONE_PIECE, "--odp"], False),
     "ib_write_bw, 1 MiB, huge pages, loopback": ([IN_ONE_PIECE], True),
