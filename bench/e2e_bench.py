@@ -120,7 +120,7 @@ def numbers(client: Client, memory: Memory, pages: int, arguments: Iterable[obje
     return found
 
 
-def numbers_of(one: Measured, client: Client, size: int, depth: int, traffic: dict[str, int]) -> dict[str, list[int]]:
+def transfer_round(one: Measured, client: Client, size: int, depth: int, traffic: dict[str, int]) -> dict[str, list[int]]:
     """A round of transfers of one size, `depth` of them at once. Those peer to peer add to `traffic`."""
     memory, count = one.memory, one.memory.times(size)
     pages = -(-size // PAGE)
@@ -136,14 +136,14 @@ def numbers_of(one: Measured, client: Client, size: int, depth: int, traffic: di
 
 def measure_rate(one: Measured, client: Client, size: int, traffic: dict[str, int]) -> None:
     """A round of transfers of one size, many at once."""
-    found = numbers_of(one, client, size, DEPTH, traffic)
+    found = transfer_round(one, client, size, DEPTH, traffic)
     one.rates.setdefault(size, []).append(size * one.memory.times(size) / found["all"][0])
 
 
 def measure(one: Measured, client: Client, size: int, traffic: dict[str, int]) -> None:
     """A round of transfers of one size, one by one and many at once."""
     count = one.memory.times(size)
-    found = numbers_of(one, client, size, 1, traffic)
+    found = transfer_round(one, client, size, 1, traffic)
     one.times.setdefault(size, []).append(found["all"][0] / count / 1e3)
     if one.memory.ping_pong:
         one.binds.setdefault(size, []).append(found["bind"][0] / count / 1e3)
